@@ -1,0 +1,109 @@
+"""What a reader yields: the six sources' nouns, free of their file formats. Readers never pass on reviewer names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueItem:
+    """A product of one side of Amazon-Google. Missing text is None."""
+
+    catalogue: str
+    """`amazon` or `google`."""
+    id: str
+    title: str
+    description: str | None
+    manufacturer: str | None
+    price: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Two catalogue entries that are the same product."""
+
+    amazon: str
+    google: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """Amazon Review metadata of one product, with its links to other products (their ids)."""
+
+    id: str
+    title: str
+    group: str
+    """The file's category, as `Electronics`."""
+    domain: str
+    """`IND` or `OOD`, from the run file."""
+    category: tuple[str, ...]
+    brand: str
+    also_buy: tuple[str, ...]
+    also_view: tuple[str, ...]
+    similar: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """One rating, with its text where the source has it (`text` is "" in ratings-only files)."""
+
+    user: str
+    product: str
+    group: str
+    domain: str
+    rating: float
+    text: str
+    time: int
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributed:
+    """A product's texts and one attribute of it (MAVE). No evidence means that the texts do not state it."""
+
+    id: str
+    category: str
+    paragraphs: tuple[tuple[str, str], ...]
+    """(text, source) pairs; source is `title`, `description`, `feature`, `price` or `brand`."""
+    attribute: str
+    evidences: tuple[tuple[str, str], ...]
+    """(value, source) pairs."""
+    split: str
+    """`train`, `val`, `test`, or "" where the source has no splits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """How well a product answers a query (Shopping Queries, ESCI)."""
+
+    example: str
+    query: str
+    product: str
+    title: str
+    label: str
+    """`E` exact, `S` substitute, `C` complement, `I` irrelevant."""
+    locale: str
+    small: bool
+    """Whether it is in the source's reduced version (QPR uses only that)."""
+    split: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A product question with review snippets and community answers (AmazonQA)."""
+
+    id: str
+    product: str
+    category: str
+    domain: str
+    text: str
+    descriptive: bool
+    snippets: tuple[str, ...]
+    answerable: bool | None
+    """None where the source does not say."""
+    answers: tuple[tuple[str, int, int], ...]
+    """(text, helpful votes, all votes)."""
+    split: str
+
+
+SourceRecord = CatalogueItem | Match | Product | Review | Attributed | Judgement | Question
