@@ -1,0 +1,18 @@
+"""AVE: Which values has an attribute in a product's texts, and in which text: a JSON list of triples."""
+
+from __future__ import annotations
+
+from ecellm.tasks.triples import Triples
+from ecellm.tasks.base import Task
+from ecellm.tasks.shorten import structured
+
+TASK = Task(
+    id="AVE",
+    name="Attribute_Value_Extraction",
+    category="product understanding",
+    kind="extraction",
+    primary="f1",
+    max_new_tokens=192,
+    rules=Triples(),
+    shortener=structured,
+)

@@ -1,0 +1,125 @@
+"""What a task is: pure functions from text to text and numbers. No torch, no Ray, no files.
+
+The same object renders the prompt that trains a model and reads the reply that the model gives later, so the two
+cannot drift apart. Each score names its rule: `paper` (the authors' evaluator, faults included) or `strict` (every
+row counts, an answer that cannot be read is wrong).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecellm.errors import DataError
+from ecellm.records import Row
+from ecellm.tasks import template as templates
+
+Floats = NDArray[np.float64]
+Similarity = Callable[[Sequence[str], Sequence[str]], Floats]
+"""(predictions, labels) of n texts -> [n, 3]: precision, recall, F1 of each pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What is scored at once: n replies and gold answers of one task and setting.
+
+    `option_labels` holds, for QPR, a string of ESCI letters per item. `family` is `t5` for the authors' T5 variant.
+    """
+
+    predictions: tuple[str, ...]
+    labels: tuple[str, ...]
+    setting: str
+    option_labels: tuple[str, ...] = ()
+    family: str = ""
+    similarity: Similarity | None = None
+    encoder: str = ""
+
+
+Metrics = dict[str, float]
+
+
+class Rules(Protocol):
+    """How one kind of answer is read and scored."""
+
+    def parse(self, text: str) -> str | None:
+        """The answer in canonical form, or None: not an answer. Never raises."""
+
+    def paper(self, case: Case) -> Metrics:
+        """The authors' numbers."""
+
+    def items(self, case: Case) -> Floats:
+        """[n, k] statistics of each item under the strict rule; what they mean is this object's own business."""
+
+    def reduce(self, items: Floats) -> Metrics:
+        """Metrics of any selection of items: what resampling needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One of the ten tasks."""
+
+    id: str
+    name: str
+    """The published rows' spelling."""
+    category: str
+    kind: str
+    primary: str
+    """Metric key that stands for the task in the paper's tables."""
+    max_new_tokens: int
+    """Longest answer asked for; the paper asks for 100 everywhere and cuts long ones."""
+    rules: Rules
+    shortener: Callable[[str, int], str]
+
+    def render(self, row: Row, template: templates.Template = "alpaca") -> str:
+        """The prompt of a row. A one-shot example stands before the input, under its own heading (our format)."""
+        text = row.input
+        if row.few_shot_example:
+            text = f"Example: {row.few_shot_example}\nNow: {row.input}"
+        return templates.fill(template, row.instruction, text, row.options)
+
+    def shorten(self, input: str, words: int) -> str:
+        """The input with at most about `words` words; JSON stays JSON."""
+        return self.shortener(input, words)
+
+    def parse(self, text: str) -> str | None:
+        """The strict rule's reading of a reply, canonical, or None."""
+        return self.rules.parse(text)
+
+    def items(self, case: Case) -> Floats:
+        """Per-item statistics, strict rule."""
+        return self.rules.items(case)
+
+    def reduce(self, items: Floats) -> Metrics:
+        """Metrics from per-item statistics, strict rule."""
+        return self.rules.reduce(items)
+
+    def score(self, case: Case, rule: str) -> Metrics:
+        """All metrics of a case under `paper` or `strict`.
+
+        Raises DataError where predictions, labels or option labels differ in number.
+        """
+        check(case, self.id)
+        return self.rules.paper(case) if rule == "paper" else self.reduce(self.items(case))
+
+
+def check(case: Case, task: str) -> None:
+    """Raise DataError unless every list has one entry for each label."""
+    n, found = len(case.labels), len(case.predictions)
+    if n != found:
+        raise DataError(
+            f"{task}: predictions and labels differ in number",
+            found=f"{found} predictions, {n} labels",
+            expected="one prediction for each label, in the same order",
+            mend="evaluate the missing rows, or give the labels of these rows",
+        )
+    if task == "QPR" and len(case.option_labels) != n:
+        raise DataError(
+            "QPR: relevance labels are missing",
+            found=f"{len(case.option_labels)} lists of option labels, {n} rows",
+            expected="one list of E, S, C, I for each row",
+            mend="give --option-labels FILE (the published label.json, or the rows' option_labels)",
+        )
