@@ -1,0 +1,85 @@
+"""Instruction rows in Parquet: one file for each split, in the published columns plus ours.
+
+Equal rows give equal bytes: a fixed column order, one compression, and no time of writing in the file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ecellm.errors import DataError
+from ecellm.records import ROW_COLUMNS, SPLITS, Row
+from ecellm.storage.base import Storage, join
+
+SCHEMA = pa.schema([(name, pa.string()) for name in ROW_COLUMNS])
+
+
+def write_rows(storage: Storage, folder: str, rows: Iterable[Row], part: str = "part-00000") -> None:
+    """Write `folder/{split}/{part}.parquet` for every split that the rows have."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.split, []).append(row)
+    for split in sorted(groups):
+        columns = zip(*(astuple(row) for row in groups[split]), strict=True)
+        table = pa.table([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd", row_group_size=8192)
+        storage.write(join(folder, split, f"{part}.parquet"), sink.getvalue())
+
+
+def row_files(storage: Storage, folder: str, split: str) -> list[str]:
+    """Keys of a split's Parquet files, sorted."""
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}", expected=", ".join(SPLITS), mend="name one of these")
+    return [key for key, _ in storage.list(join(folder, split) + "/") if key.endswith(".parquet")]
+
+
+def read_table(storage: Storage, key: str) -> pa.Table:
+    """One Parquet file of rows. Raises DataError where it is truncated or has other columns."""
+    url = join(storage.root, key)
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read(key)))
+    except FileNotFoundError as error:
+        raise DataError(f"{url}: missing", expected="a rows file", mend="run `ecellm build` first") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{url}: cannot be read as Parquet",
+            found=str(error).splitlines()[0],
+            expected="a whole rows file",
+            mend="delete the folder that holds it and run `ecellm build` again",
+        ) from error
+    missing = [name for name in ROW_COLUMNS if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{url}: columns are missing",
+            found=", ".join(table.column_names),
+            expected=", ".join(missing) + " as well",
+            mend="build the rows again with this version",
+        )
+    return table.select(list(ROW_COLUMNS))
+
+
+def table_rows(table: pa.Table) -> Iterator[Row]:
+    """The rows of a table, in order."""
+    for record in table.to_pylist():
+        yield Row(**record)
+
+
+def read_rows(
+    storage: Storage, folder: str = "rows", *, split: str, setting: str | None = None, task: str | None = None
+) -> list[Row]:
+    """Rows of a split in file order, of one setting and one task (published name) where given."""
+    rows: list[Row] = []
+    for key in row_files(storage, folder, split):
+        table = read_table(storage, key)
+        for column, value in (("setting", setting), ("task", task)):
+            if value is not None:
+                table = table.filter(pc.equal(table[column], value))
+        rows.extend(table_rows(table))
+    return rows
