@@ -1,0 +1,68 @@
+"""What is asked of a model: one request for each different prompt, named by its content.
+
+The key is a digest of the model, the prompt's token ids and the decoding, so an answer in a log belongs to this
+question and to no other, and two rows with the same prompt are asked once. No model and no files here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PAPER_NEW_TOKENS = 100
+"""New tokens under the paper's decoding, whatever the task (spec C.6)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question to one model."""
+
+    key: str
+    prompt_sha256: str
+    prompt_ids: tuple[int, ...]
+    max_new_tokens: int
+    seed: int | None
+    """Seed of its sampling; None: greedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A row's question: which row of which group waits for the answer to `key`."""
+
+    setting: str
+    task: str
+    """Task id, as `PM`."""
+    id: str
+    key: str
+    prompt_sha256: str
+
+
+def prompt_digest(prompt_ids: Sequence[int]) -> str:
+    """SHA-256 of the token ids as little-endian 32-bit integers."""
+    ids = array("i", prompt_ids)
+    if array("i", [1]).tobytes()[0] != 1:
+        ids.byteswap()
+    return hashlib.sha256(ids.tobytes()).hexdigest()
+
+
+def request(prompt_ids: Sequence[int], *, model: str, decoding: str, max_new_tokens: int, seed: int) -> Request:
+    """The request for one prompt.
+
+    Args:
+        model: digest of the model folder.
+        decoding: `greedy` or `paper`; the paper's asks for 100 new tokens everywhere.
+        seed: seed of the run; each request draws its own from it.
+    """
+    limit = PAPER_NEW_TOKENS if decoding == "paper" else max_new_tokens
+    digest = prompt_digest(prompt_ids)
+    name = f"{decoding}/{limit}" + (f"/{seed}" if decoding == "paper" else "")
+    key = hashlib.sha256(f"{model}\n{digest}\n{name}".encode()).hexdigest()
+    return Request(
+        key=key,
+        prompt_sha256=digest,
+        prompt_ids=tuple(prompt_ids),
+        max_new_tokens=limit,
+        seed=int(key[:15], 16) if decoding == "paper" else None,
+    )
