@@ -1,0 +1,152 @@
+"""The stage `evaluate`: model and rows to predictions and scores.
+
+The tuned model's results lie at the contract's places, those of the other systems under `baselines/SYSTEM` in the same
+forms. Answers come first, for every model; scores after, since they are cheap to make again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from ecellm.baselines import trivial
+from ecellm.config.schema import Run
+from ecellm.console import console, note
+from ecellm.console import stage as banner
+from ecellm.evaluate.ask import ask
+from ecellm.evaluate.rows import Groups, groups_to_test
+from ecellm.evaluate.scores import Remembered, Scores, predictions_jsonl, score_task
+from ecellm.evaluate.systems import open_system
+from ecellm.provenance import write_run_json
+from ecellm.records import Prediction
+from ecellm.rows import read_rows
+from ecellm.stage import fingerprint, is_complete, marker, publish
+from ecellm.storage.base import Storage
+from ecellm.storage.open import open_storage
+from ecellm.tasks.registry import task
+
+FOLDER, SCORES = "evaluation", "scores.json"
+Predictions = dict[tuple[str, str], list[Prediction]]
+
+
+def home(system: str) -> str:
+    """Where a system's results lie under OUT, with a slash at its end or empty."""
+    return "" if system == "tuned" else f"baselines/{system}/"
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Ask every system of `evaluate.systems` and score the answers.
+
+    Returns `{"scores": {system: scores}, "skipped": bool}`; trivial rules are systems named `trivial/RULE`. Raises DataError
+    where there are no rows, CheckpointError where the model does not fit, ClusterError where workers are lost.
+    """
+    banner("evaluate", f"{run.out}: {', '.join(run.evaluate.systems)}")
+    storage = open_storage(run.out, run.storage)
+    groups = groups_to_test(run, storage)
+    models = [open_system(name, run, storage) for name in run.evaluate.systems if name != "trivial"]
+    made_from = _made_from(run, storage, [model.digest for model in models])
+    if is_complete(storage, FOLDER, made_from):
+        note("complete already: nothing to do")
+        scores = _stored(storage)
+        _table(scores, groups)
+        return {"scores": scores, "skipped": True}
+    similarity = _similarity(run, groups)
+    scores = {}
+    for model in models:
+        scores[model.name] = _finish(run, storage, model.name, groups, ask(run, storage, model, groups), similarity)
+    if "trivial" in run.evaluate.systems:
+        for rule, predictions in _trivial(run, storage, groups).items():
+            scores[f"trivial/{rule}"] = _finish(run, storage, f"trivial/{rule}", groups, predictions, similarity)
+    publish(storage, FOLDER, made_from, systems=sorted(scores))
+    write_run_json(storage, run)
+    _table(scores, groups)
+    return {"scores": scores, "skipped": False}
+
+
+def _made_from(run: Run, storage: Storage, digests: list[str]) -> str:
+    asked = run.evaluate.model_dump(mode="json", exclude={"workers", "batch_tokens"})
+    rows = marker(storage, "rows") or {}
+    return fingerprint(asked, run.seed, run.prepare.setting, rows.get("fingerprint", ""), digests)
+
+
+def _similarity(run: Run, groups: Groups) -> Remembered | None:
+    if not any(name == "AG" for _, name in groups):
+        return None
+    from ecellm.similarity import Similarity
+
+    return Remembered(Similarity(run.evaluate.similarity_encoder))
+
+
+def _finish(
+    run: Run, storage: Storage, system: str, groups: Groups, predictions: Predictions, similarity: Remembered | None
+) -> Scores:
+    """Write predictions and scores of one system."""
+    found: Scores = {}
+    for (setting, name), said in predictions.items():
+        folder = home(system) or f"{FOLDER}/"
+        storage.write(f"{folder}{setting}/{name}/predictions.jsonl", predictions_jsonl(said))
+        found.setdefault(setting, {})[name] = score_task(
+            task(name),
+            groups[setting, name],
+            [one.text for one in said],
+            resamples=run.evaluate.bootstrap,
+            seed=run.seed,
+            similarity=similarity if name == "AG" else None,
+            encoder=run.evaluate.similarity_encoder if name == "AG" else "",
+        )
+    storage.write(home(system) + SCORES, json.dumps(found, indent=1, sort_keys=True, allow_nan=False).encode())
+    return found
+
+
+def _trivial(run: Run, storage: Storage, groups: Groups) -> dict[str, Predictions]:
+    """Predictions of each rule that needs no model; a rule covers the tasks it makes sense for."""
+    found: dict[str, Predictions] = {}
+    for (setting, name), rows in groups.items():
+        one = task(name)
+        known = read_rows(storage, split="train", setting=f"IND_{run.prepare.setting}", task=one.name)
+        for rule, texts in trivial.answers(one, known, rows, run.seed).items():
+            found.setdefault(rule, {})[setting, name] = [
+                Prediction(
+                    id=row.id, prompt_sha256="", text=text, parsed=one.parse(text), finish_reason="rule", tokens=0
+                )
+                for row, text in zip(rows, texts, strict=True)
+            ]
+    return found
+
+
+def _stored(storage: Storage) -> dict[str, Scores]:
+    """Scores that an earlier run of this stage wrote, by system."""
+    return dict(_scores_files(storage))
+
+
+def _scores_files(storage: Storage) -> Iterator[tuple[str, Scores]]:
+    if storage.exists(SCORES):
+        yield "tuned", json.loads(storage.read(SCORES))
+    for key, _ in storage.list("baselines/"):
+        if key.endswith(f"/{SCORES}"):
+            yield key.removeprefix("baselines/").removesuffix(f"/{SCORES}"), json.loads(storage.read(key))
+
+
+def _table(scores: dict[str, Scores], groups: Groups) -> None:
+    """The primary metric of every task and system, strict rule, as people see it at the end."""
+    models = [name for name in scores if "/" not in name]
+    rules = [name for name in scores if "/" in name]
+    table = Table(title="primary metric, strict rule", title_justify="left", box=None, pad_edge=False)
+    for column in ("setting", "task", "metric", "n", *models, *(["best trivial"] if rules else [])):
+        table.add_column(column, justify="left" if column in ("setting", "task", "metric") else "right")
+    for setting, name in groups:
+        cells = {system: found[setting][name] for system, found in scores.items() if name in found.get(setting, {})}
+        if not cells:
+            continue
+        any_cell = next(iter(cells.values()))
+        values = {system: cell["strict"].get(cell["primary"]) for system, cell in cells.items()}
+        known = {system: value for system, value in values.items() if value is not None}
+        line = [f"{known[system]:.3f}" if system in known else "" for system in models]
+        best = max((system for system in rules if system in known), key=lambda s: known[s], default="")
+        if rules:
+            line.append(f"{known[best]:.3f} {best.removeprefix('trivial/')}" if best else "")
+        table.add_row(setting, name, str(any_cell["primary"]), str(any_cell["n"]), *line)
+    console.print(table)
