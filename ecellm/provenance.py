@@ -1,46 +1,54 @@
-"""run.json: what a run was, beside what it made. It can hold no secret, since the run file has no place for one."""
+"""Where results come from: OUT/run.json with the resolved run file, git revision, versions, seed and data fingerprints.
+
+No secret can be in it: the run file has no field for one, and user names and passwords inside addresses are masked.
+Stages add their facts one after another, so the file is read, merged and written again.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
+import re
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 from ecellm.config.schema import Run
 from ecellm.storage.base import Storage
 
-_PACKAGES = ("ecellm", "torch", "ray", "deepspeed", "transformers", "peft", "datasets", "pyarrow", "numpy")
-KEY = "run.json"
-
-
-def read_run_json(storage: Storage) -> dict[str, object]:
-    """What is known so far; empty where there is no run yet."""
-    try:
-        return dict(json.loads(storage.read(KEY)))
-    except (FileNotFoundError, ValueError):
-        return {}
+RUN_JSON = "run.json"
+PACKAGES = (
+    "ecellm", "torch", "transformers", "tokenizers", "deepspeed", "ray", "peft", "flash-attn", "pyarrow", "numpy",
+    "safetensors", "torchmetrics", "boto3",
+)  # fmt: skip
 
 
 def write_run_json(storage: Storage, run: Run, **facts: object) -> None:
-    """Merge the resolved run, versions, git revision and `facts` into OUT/run.json."""
-    known = read_run_json(storage)
-    known |= {
-        "run": run.model_dump(mode="json"),
-        "seed": run.seed,
-        "git": git_revision(),
-        "versions": versions(),
-        "machine": {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.system()},
-        **facts,
-    }
-    storage.write(KEY, json.dumps(known, indent=1, sort_keys=True, default=str).encode())
+    """Write or extend run.json. Facts of earlier stages stay; a fact of the same name is replaced.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        said = json.loads(storage.read(RUN_JSON))
+    except (FileNotFoundError, ValueError):
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    said.update(run=run.model_dump(mode="json"), seed=run.seed, git=git_revision(), versions=versions())
+    said["facts"] = {**(said.get("facts") or {}), **facts}
+    text = json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False, default=str)
+    storage.write(RUN_JSON, (masked(text) + "\n").encode())
+
+
+def masked(text: str) -> str:
+    """The text with `user:password@` in addresses replaced."""
+    return re.sub(r"(?<=://)[^/@\s\"]+@", "***@", text)
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what a result depends on."""
-    found = {}
-    for name in _PACKAGES:
+    """Installed versions of what a result can depend on; nothing is imported for it."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -48,16 +56,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_revision() -> str:
-    """The checkout's commit, with `+changes` where files differ from it; empty outside a checkout."""
-    here = os.path.dirname(os.path.abspath(__file__))
+def git_revision() -> dict[str, object]:
+    """Commit of the checkout that holds this code and whether files differ from it; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    revision = _git(here, "rev-parse", "HEAD")
+    return {"revision": revision, "changed": bool(_git(here, "status", "--porcelain", "-uno"))} if revision else {}
 
-    def git(*words: str) -> str:
-        try:
-            done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
 
-    commit = git("rev-parse", "HEAD")
-    return commit + ("+changes" if commit and git("status", "--porcelain", "-uno") else "")
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,69 +1,68 @@
-"""A stage's artefact is complete when its marker says so, for the same inputs.
+"""When a stage's artefact is done: a marker written last, with a fingerprint of what it was made from.
 
-The marker `COMPLETE` is written last, and holds the fingerprint of everything that the artefact depends on. Another
-fingerprint means another artefact: it is made again, never trusted.
+Not a scheduler: stages decide themselves, with `is_complete`, whether to skip. A marker of another fingerprint, or
+one that cannot be read, counts as no marker, so half-written or outdated work is redone and never trusted.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from typing import Any
 
 from pydantic import BaseModel
 
-from ecellm.errors import StorageError
-from ecellm.storage.base import Storage, join
+from ecellm.storage.base import Storage
 
 MARKER = "COMPLETE"
 
 
 def fingerprint(*parts: object) -> str:
-    """sha256 (32 hex digits) of the canonical JSON of the parts; pydantic models count by their values."""
-    text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    """sha256 in hex of the parts' canonical JSON. Pydantic models, dataclasses, sets and tuples are allowed.
+
+    Raises:
+        TypeError: a part has no canonical form.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _plain(part: object) -> object:
-    if isinstance(part, BaseModel):
-        return part.model_dump(mode="json")
-    if isinstance(part, dict):
-        return {str(key): _plain(value) for key, value in part.items()}
-    return [_plain(value) for value in part] if isinstance(part, list | tuple) else part
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"no canonical form for {type(value).__name__} in a fingerprint")
 
 
-def marker(storage: Storage, folder: str) -> dict[str, Any] | None:
-    """What the marker of an artefact says; None where there is none."""
-    key = join(folder, MARKER)
+def marker(storage: Storage, folder: str) -> dict[str, object] | None:
+    """What the folder's marker says, or None where there is none that can be read."""
     try:
-        text = storage.read(key)
-    except FileNotFoundError:
+        said = json.loads(storage.read(_key(folder)))
+    except (FileNotFoundError, ValueError):
         return None
-    try:
-        return dict(json.loads(text))
-    except ValueError as error:
-        raise StorageError(
-            f"{join(storage.root, key)}: not a marker",
-            found=text[:80].decode(errors="replace"),
-            expected="a JSON object",
-            mend="delete the file; the stage is made again",
-        ) from error
+    return said if isinstance(said, dict) else None
 
 
-def is_complete(storage: Storage, folder: str, wanted: str) -> bool:
-    """Whether the artefact is whole and was made from these inputs."""
-    found = marker(storage, folder)
-    return found is not None and found.get("fingerprint") == wanted
+def is_complete(storage: Storage, folder: str, fingerprint: str) -> bool:
+    """Whether the folder was finished from exactly these inputs."""
+    said = marker(storage, folder)
+    return said is not None and said.get("fingerprint") == fingerprint
 
 
-def publish(storage: Storage, folder: str, made_from: str, **facts: object) -> None:
-    """Declare an artefact complete. Call this after its last byte is written."""
-    content = {"fingerprint": made_from, **facts}
-    storage.write(join(folder, MARKER), json.dumps(content, indent=1, sort_keys=True).encode())
+def publish(storage: Storage, folder: str, fingerprint: str, **facts: object) -> None:
+    """Write the folder's marker. Call it after everything else of the folder is in place.
+
+    Raises:
+        StorageError: the marker cannot be written.
+    """
+    said = {"fingerprint": fingerprint, "facts": facts}
+    storage.write(_key(folder), (json.dumps(said, indent=1, sort_keys=True, default=_plain) + "\n").encode())
 
 
-def clear(storage: Storage, folder: str) -> None:
-    """Remove an artefact, marker first, so that no reader trusts what is being removed."""
-    storage.delete(join(folder, MARKER))
-    for key, _ in list(storage.list(join(folder, "").rstrip("/") + "/")):
-        storage.delete(key)
+def _key(folder: str) -> str:
+    return f"{folder.strip('/')}/{MARKER}" if folder.strip("/") else MARKER

@@ -1,4 +1,8 @@
-"""The storage protocol on a folder. A write goes to a temporary name, is flushed to the disk, then renamed."""
+"""The storage protocol on a folder. A write goes to a temporary file beside its target, is synced, then renamed.
+
+Not for sharing one key between machines that write it at once, except through `write_new`: a hard link is the
+operation that both local disks and NFS do for one caller only.
+"""
 
 from __future__ import annotations
 
@@ -6,128 +10,153 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 from ecellm.errors import StorageError
-from ecellm.storage.base import join
 
-_TEMPORARY = ".partial-"
+TEMPORARY = ".ecellm-tmp-"
 
 
 class LocalStorage:
-    """Objects as files under `root`."""
+    """Objects are files under `root`."""
 
     def __init__(self, root: str) -> None:
-        self.root = os.path.abspath(root)
-
-    def _path(self, key: str) -> str:
-        return join(self.root, key)
+        self.root = root.rstrip("/") or "/"
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes of a file, or a range of them."""
-        with _told(self._path(key)), open(self._path(key), "rb") as file:
+        path = self._path(key)
+        with _told("read", path), open(path, "rb") as file:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
     def write(self, key: str, data: bytes) -> None:
-        """Put a file in one piece."""
-        with self._fresh(key) as temporary:
-            _spill(temporary, data)
-            os.replace(temporary, self._path(key))
+        self._replace(key, lambda file: file.write(data))
 
     def write_new(self, key: str, data: bytes) -> bool:
-        """Put a file where there is none: `link` fails where the name is taken."""
-        with self._fresh(key) as temporary:
-            _spill(temporary, data)
+        path = self._path(key)
+        with _told("write", path):
+            temporary = self._fill(path, lambda file: file.write(data))
             try:
-                os.link(temporary, self._path(key))
+                os.link(temporary, path)
             except FileExistsError:
                 return False
+            finally:
+                os.unlink(temporary)
+            _sync_folder(path)
             return True
 
     def upload(self, path: str, key: str) -> None:
-        """Copy a local file in."""
-        with self._fresh(key) as temporary:
-            shutil.copyfile(path, temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path(key))
+        with _told("read", path), open(path, "rb") as source:
+            self._replace(key, lambda file: shutil.copyfileobj(source, file, 1 << 20))
 
     def download(self, key: str, path: str) -> None:
-        """Copy a file out."""
-        with _told(self._path(key)):
-            if not os.path.isfile(self._path(key)):
-                raise FileNotFoundError(errno.ENOENT, "no such file", self._path(key))
-            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            shutil.copyfile(self._path(key), path)
+        source_path = self._path(key)
+        with _told("read", source_path), open(source_path, "rb") as source, _told("write", path):
+            os.replace(self._fill(path, lambda file: shutil.copyfileobj(source, file, 1 << 20)), path)
 
     def size(self, key: str) -> int:
-        """Bytes of a file."""
-        with _told(self._path(key)):
-            return os.stat(self._path(key)).st_size
+        path = self._path(key)
+        with _told("read", path):
+            if os.path.isdir(path):
+                raise FileNotFoundError(errno.ENOENT, "no such object", path)
+            return os.path.getsize(path)
 
     def exists(self, key: str) -> bool:
-        """Whether the file is there."""
         return os.path.isfile(self._path(key))
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Files whose key starts with `prefix`, sorted; half-written ones are not shown."""
-        found = []
-        with _told(self.root):
-            for folder, _, names in os.walk(self.root):
-                for name in names:
+        found: list[tuple[str, int]] = []
+        top = self._path(prefix) if prefix.strip("/") else self.root
+        for folder, _, names in os.walk(top, followlinks=True, onerror=_walk_trouble):
+            for name in names:
+                if not name.startswith(TEMPORARY):
                     path = os.path.join(folder, name)
-                    key = os.path.relpath(path, self.root).replace(os.sep, "/")
-                    if key.startswith(prefix) and not name.startswith(_TEMPORARY):
-                        found.append((key, os.stat(path).st_size))
-        yield from sorted(found)
+                    with suppress(FileNotFoundError):  # deleted since the folder was read
+                        found.append((os.path.relpath(path, self.root).replace(os.sep, "/"), os.path.getsize(path)))
+        yield from sorted(found, key=lambda pair: pair[0].encode("utf-8", "surrogateescape"))
 
     def delete(self, key: str) -> None:
-        """Remove a file, and the folders that it leaves empty."""
-        with _told(self._path(key)):
+        path = self._path(key)
+        with _told("delete", path):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+            self._drop_empty(os.path.dirname(path))
+
+    def _drop_empty(self, folder: str) -> None:
+        # S3 has no empty folders, so a listing of either must not tell the two apart.
+        while len(folder) > len(self.root):
             try:
-                os.remove(self._path(key))
-            except FileNotFoundError:
+                os.rmdir(folder)
+            except OSError:
                 return
-        folder = os.path.dirname(self._path(key))
-        while folder.startswith(self.root + os.sep) and not os.listdir(folder):
-            os.rmdir(folder)
             folder = os.path.dirname(folder)
 
-    @contextmanager
-    def _fresh(self, key: str) -> Iterator[str]:
-        folder = os.path.dirname(self._path(key))
-        temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
+    def _replace(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
+        path = self._path(key)
+        with _told("write", path):
+            os.replace(self._fill(path, fill), path)
+            _sync_folder(path)
+
+    @staticmethod
+    def _fill(path: str, fill: Callable[[BinaryIO], object]) -> str:
+        """Path of a synced temporary file beside `path`; on failure nothing stays."""
+        folder = os.path.dirname(path) or "."
+        temporary = os.path.join(folder, f"{TEMPORARY}{uuid.uuid4().hex}")
+        os.makedirs(folder, exist_ok=True)
         try:
-            with _told(self._path(key)):
-                os.makedirs(folder, exist_ok=True)
-                yield temporary
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+            with open(temporary, "xb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        return temporary
+
+    def _path(self, key: str) -> str:
+        parts = [part for part in key.split("/") if part]
+        if not parts or any(part in (".", "..") for part in parts):
+            raise StorageError(f"{key!r} is no key under {self.root}", expected="a relative key without '..'")
+        return os.path.join(self.root, *parts)
 
 
-def _spill(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _sync_folder(path: str) -> None:
+    # Without it a crash of the machine can lose the rename although the file's bytes are safe.
+    handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _walk_trouble(trouble: OSError) -> None:
+    if not isinstance(trouble, FileNotFoundError | NotADirectoryError):
+        raise StorageError(f"{trouble.filename}: cannot list", found=str(trouble.strerror)) from trouble
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Turn the system's errors, but a missing file, into StorageError with the mend."""
-    mends = {
-        errno.ENOSPC: "free some space, or set `out` to another disk or to s3://",
-        errno.EDQUOT: "free some of your quota, or set `out` elsewhere",
-        errno.EACCES: "choose a folder that this user may write",
-        errno.EROFS: "choose a file system that can be written",
-    }
+def _told(doing: str, path: str) -> Iterator[None]:
+    """Turn an OSError into FileNotFoundError with the full path, or StorageError with the mend."""
     try:
         yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        mend = mends.get(error.errno or 0, "check the disk and the path")
-        raise StorageError(f"{path}: {error.strerror or error}", found=f"errno {error.errno}", mend=mend) from error
+    except (FileNotFoundError, IsADirectoryError) as trouble:
+        if doing == "read":
+            raise FileNotFoundError(errno.ENOENT, "no such object", path) from trouble
+        raise StorageError(f"{path}: cannot {doing}", found=str(trouble), mend="check the path") from trouble
+    except OSError as trouble:
+        raise StorageError(
+            f"{path}: cannot {doing}", found=str(trouble.strerror or trouble), mend=_mend(trouble.errno)
+        ) from trouble
+
+
+def _mend(code: int | None) -> str:
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space on this disk or choose another place with --out, then run the same command again"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give this user the right to the folder, or choose another place with --out"
+    if code in (errno.ENOTDIR, errno.EEXIST):
+        return "a file stands where a folder is needed: remove it or choose another place with --out"
+    return "check the disk, then run the same command again"

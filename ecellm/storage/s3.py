@@ -1,123 +1,145 @@
-"""The storage protocol on S3, and the only place that knows boto3.
+"""The storage protocol on S3: the only module that imports boto3.
 
-Credentials, endpoint and region come by the standard AWS settings. The client is the classic one: boto3's CRT client,
-which is picked by itself on some GPU instances, ignores a custom endpoint. Retries are ours, for named codes only: a
-403 or a 404 is an answer, and an expired token does not heal by trying again.
+Credentials, region and endpoint come from the standard AWS settings (`AWS_ENDPOINT_URL_S3`, `AWS_PROFILE`, a role …).
+Single calls use our own retries; whole files go through boto3's classic transfer, never its CRT form, which ignores a
+configured endpoint. A download carries no usable checksum: callers hold digests in their manifests.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import random
+import errno
+import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any
 
 import boto3
+import botocore.session
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError, ClientError, ConnectionError as HttpConnectionError, HTTPClientError, IncompleteReadError,
+    NoCredentialsError, PartialCredentialsError, ResponseStreamingError,
+)  # fmt: skip
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
-from ecellm.storage.base import join
+from ecellm.storage.retry import PASSING, Retry
 
-T = TypeVar("T")
-RETRIED = frozenset(
-    {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError", "ServiceUnavailable",
-     "500", "502", "503", "504", "OperationAborted", "BadDigest", "IncompleteBody"}
-)  # fmt: skip
-"""Error codes that another try may heal."""
-_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-_LOST = frozenset({"412", "PreconditionFailed", "ConditionalRequestConflict", "409"})
+OWNER = "ecellm-owner"
+"""Metadata key that holds who wrote an object in `write_new`."""
+ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+TAKEN = frozenset({"PreconditionFailed", "412"})
+BROKEN_BODY = (IncompleteReadError, ResponseStreamingError, HttpConnectionError, HTTPClientError)
+MENDS = {
+    "NoSuchBucket": "create the bucket, or correct its name in the run file",
+    "AccessDenied": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
+    "403": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
+    "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to an identity that exists",
+    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY; behind a proxy, see that it keeps the Host header",
+    "ExpiredToken": "renew the credentials; for long runs use a role that renews itself",
+    "BadDigest": "the bytes changed on their way: run again, and check the network if it comes back",
+}
 
 
 class S3Storage:
-    """Objects of one bucket under one prefix. `root` is `s3://bucket/prefix`."""
+    """Objects are keys under the root's prefix.
 
-    def __init__(self, root: str, settings: Settings) -> None:
+    Args:
+        root: `s3://bucket` or `s3://bucket/prefix`.
+        settings: tries, time-outs and part size.
+        sleep: how to pause between tries, in seconds; tests pass a fake.
+    """
+
+    def __init__(self, root: str, settings: Settings, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self.root = root.rstrip("/")
-        self.bucket, _, self.prefix = self.root.removeprefix("s3://").partition("/")
-        self._settings = settings
-        # signed bodies and checksums stay on; one try each, because the tries are counted here
-        config = Config(
-            connect_timeout=settings.connect_timeout_s,
-            read_timeout=settings.read_timeout_s,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-        )
-        self._client: Any = boto3.client("s3", config=config)
+        self.bucket, self._prefix = split(self.root)
+        self._retry = Retry(settings.attempts, sleep=sleep)
+        with self._told("open", self.root):
+            self._client = _client(settings, attempts=1)
+            self._mover = _client(settings, attempts=settings.attempts)
         part = settings.part_mib << 20
         self._transfer = TransferConfig(
-            multipart_threshold=part, multipart_chunksize=part, max_concurrency=4, preferred_transfer_client="classic"
+            multipart_threshold=part, multipart_chunksize=part, max_concurrency=8, preferred_transfer_client="classic"
         )
 
-    def _key(self, key: str) -> str:
-        return join(self.prefix, key) if self.prefix else key
-
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        """Bytes of an object. A body that breaks off is asked for again from where it broke."""
         if length == 0:
             return b""
-        data = io.BytesIO()
+        with self._told("read", self._url(key)):
+            return self._read(self._key(key), start, length)
 
-        def rest() -> bytes:
-            first = start + data.tell()
-            until = "" if length is None else str(start + length - 1)
-            wanted = {} if first == 0 and length is None else {"Range": f"bytes={first}-{until}"}
-            body = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **wanted)["Body"]
-            with contextlib.closing(body):
-                for piece in body.iter_chunks(1 << 20):
-                    data.write(piece)
-            return data.getvalue()
-
-        try:
-            return self._try(key, rest)
-        except StorageError as error:
-            if "InvalidRange" in error.found:  # an empty rest: the range starts at the object's end
-                return data.getvalue()
-            raise
+    def _read(self, key: str, start: int, length: int | None) -> bytes:
+        # boto3 never tries a broken body again, so it is reopened where it broke, as long as it is the same object.
+        got, failures, same = bytearray(), 0, {}
+        while True:
+            end = "" if length is None else str(start + length - 1)
+            at = {"Range": f"bytes={start + len(got)}-{end}"} if start or got or end else {}
+            try:
+                reply = self._call("get_object", Key=key, **at, **same)
+                same = {"IfMatch": reply["ETag"]}
+                expected = len(got) + int(reply["ContentLength"])
+                for piece in reply["Body"].iter_chunks(1 << 20):
+                    got += piece
+                if len(got) >= expected:
+                    return bytes(got)
+                raise IncompleteReadError(actual_bytes=len(got), expected_bytes=expected)
+            except ClientError as trouble:
+                if _code(trouble) in ("InvalidRange", "416"):
+                    return bytes(got)
+                if _code(trouble) not in TAKEN or failures >= self._retry.attempts:
+                    raise
+                got, same = bytearray(), {}  # replaced while we read: begin again
+                failures += 1
+            except BROKEN_BODY:
+                failures += 1
+                if failures >= self._retry.attempts:
+                    raise
+                self._retry.pause(failures)
 
     def write(self, key: str, data: bytes) -> None:
-        """Put an object."""
-        self._try(key, lambda: self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data))
+        with self._told("write", self._url(key)):
+            self._call("put_object", Key=self._key(key), Body=data)
 
     def write_new(self, key: str, data: bytes) -> bool:
-        """Put an object where there is none.
-
-        A retried conditional put loses to its own first try when the reply was lost, so each put carries an owner
-        as metadata, and a loser reads it back.
-        """
         owner = uuid.uuid4().hex
-        put = {"Bucket": self.bucket, "Key": self._key(key), "Body": data, "IfNoneMatch": "*"}
-        try:
-            self._try(key, lambda: self._client.put_object(**put, Metadata={"owner": owner}))
-        except StorageError as error:
-            if error.found.split(":")[0] not in _LOST:
-                raise
-            head = self._try(key, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(key)))
-            return bool(head["Metadata"].get("owner") == owner)
-        return True
+        with self._told("write", self._url(key)):
+            try:
+                self._call("put_object", Key=self._key(key), Body=data, IfNoneMatch="*", Metadata={OWNER: owner})
+                return True
+            except ClientError as trouble:
+                if _code(trouble) not in TAKEN:
+                    raise
+            # A put that won but whose reply was lost is refused when tried again: whose object is it?
+            there = self._call("head_object", Key=self._key(key))
+            return bool(there.get("Metadata", {}).get(OWNER) == owner)
 
     def upload(self, path: str, key: str) -> None:
-        """Put a local file, in parts where it is large."""
-        put = self._client.upload_file
-        self._try(key, lambda: put(path, self.bucket, self._key(key), Config=self._transfer))
+        with self._told("write", self._url(key)):
+            # Credentials that expire in mid-file are fetched anew by their provider, but boto3 does not try again.
+            _twice_if_expired(
+                lambda: self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer)
+            )
+            stored, here = self._call("head_object", Key=self._key(key))["ContentLength"], os.path.getsize(path)
+        if stored != here:
+            raise StorageError(f"{self._url(key)}: {stored} bytes stored", expected=f"{here} bytes", mend="upload again")
 
     def download(self, key: str, path: str) -> None:
-        """Get an object into a local file, in ranges where it is large."""
-        get = self._client.download_file
-        self._try(key, lambda: get(self.bucket, self._key(key), path, Config=self._transfer))
+        with self._told("read", self._url(key)):
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            _twice_if_expired(
+                lambda: self._mover.download_file(self.bucket, self._key(key), path, Config=self._transfer)
+            )
 
     def size(self, key: str) -> int:
-        """Bytes of an object."""
-        head = self._try(key, lambda: self._client.head_object(Bucket=self.bucket, Key=self._key(key)))
-        return int(head["ContentLength"])
+        with self._told("read", self._url(key)):
+            return int(self._call("head_object", Key=self._key(key))["ContentLength"])
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
         try:
             self.size(key)
         except FileNotFoundError:
@@ -125,68 +147,113 @@ class S3Storage:
         return True
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """Keys with their sizes, page by page (a page holds at most 1,000)."""
-        cut = len(self.prefix) + 1 if self.prefix else 0
+        under = self._key(prefix) + "/" if prefix.strip("/") else self._prefix
         more: dict[str, str] = {}
-        where = self._key(prefix) if prefix else (self.prefix + "/" if self.prefix else "")
         while True:
-            page = self._try(
-                prefix, lambda: self._client.list_objects_v2(Bucket=self.bucket, Prefix=where, **more)
-            )
-            for item in page.get("Contents", ()):
-                yield item["Key"][cut:], int(item["Size"])
+            with self._told("list", f"s3://{self.bucket}/{under}"):
+                page = self._call("list_objects_v2", Prefix=under, **more)
+            for entry in page.get("Contents", ()):
+                if not entry["Key"].endswith("/"):  # some consoles write empty objects to show folders
+                    yield entry["Key"][len(self._prefix) :], int(entry["Size"])
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def delete(self, key: str) -> None:
-        """Remove an object."""
-        self._try(key, lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
+        with self._told("delete", self._url(key)):
+            self._call("delete_object", Key=self._key(key))
 
-    def _try(self, key: str, call: Callable[[], T]) -> T:
-        """Run a call, again after a pause with jitter where another try may help."""
-        url = join(self.root, key)
-        for attempt in range(1, self._settings.attempts + 1):
-            try:
-                return call()
-            except (ClientError, BotoCoreError, Boto3Error, ConnectionError) as error:
-                code = _code(error)
-                if code in _MISSING:
-                    raise FileNotFoundError(2, "no such object", url) from error
-                if attempt == self._settings.attempts or not _passing(error, code):
-                    raise _told(url, error, code, attempt) from error
-                time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**attempt))
-        raise AssertionError("attempts is at least 1")
+    def _call(self, name: str, **words: Any) -> Any:
+        return self._retry(lambda: getattr(self._client, name)(Bucket=self.bucket, **words), _passes)
+
+    def _key(self, key: str) -> str:
+        parts = [part for part in key.split("/") if part]
+        if not parts or any(part in (".", "..") for part in parts):
+            raise StorageError(f"{key!r} is no key under {self.root}", expected="a relative key without '..'")
+        return self._prefix + "/".join(parts)
+
+    def _url(self, key: str) -> str:
+        return f"{self.root}/{key.strip('/')}"
+
+    @contextmanager
+    def _told(self, doing: str, url: str) -> Iterator[None]:
+        """Turn S3 troubles into FileNotFoundError with the full URL, or StorageError with the mend."""
+        try:
+            yield
+        except ClientError as trouble:
+            code = _code(trouble)
+            if code in ABSENT:
+                raise FileNotFoundError(errno.ENOENT, "no such object", url) from trouble
+            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=_mend(code)) from trouble
+        except (NoCredentialsError, PartialCredentialsError) as trouble:
+            mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
+            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
+        except (HttpConnectionError, HTTPClientError) as trouble:
+            mend = "check the network and AWS_ENDPOINT_URL_S3, then run the same command again"
+            raise StorageError(f"{url}: S3 does not answer", found=_first_line(trouble), mend=mend) from trouble
+        except (BotoCoreError, Boto3Error) as trouble:
+            inner = re.search(r"\((\w+)\) when calling", str(trouble))
+            mend = _mend(inner.group(1) if inner else "")
+            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
+        except FileNotFoundError:
+            raise
+        except OSError as trouble:
+            mend = "free some space on the local disk" if trouble.errno == errno.ENOSPC else "check the local disk"
+            raise StorageError(f"{url}: cannot {doing}", found=str(trouble), mend=mend) from trouble
 
 
-def _code(error: Exception) -> str:
-    """The service's own code, also where the transfer manager wrapped it."""
-    while error is not None:
-        if isinstance(error, ClientError):
-            return str(error.response.get("Error", {}).get("Code", "")) or str(
-                error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
-            )
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return ""
+def split(root: str) -> tuple[str, str]:
+    """Bucket and key prefix (empty, or ending in `/`) of an s3:// location. Raises StorageError without a bucket."""
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+        raise StorageError(f"{root}: no bucket name", found=repr(bucket), expected="s3://bucket/prefix")
+    return bucket, prefix.strip("/") + "/" if prefix.strip("/") else ""
 
 
-def _passing(error: Exception, code: str) -> bool:
-    if code:
-        return code in RETRIED
-    return isinstance(error, HTTPClientError | ConnectionError | Boto3Error) or "IncompleteRead" in repr(error)
+def _client(settings: Settings, attempts: int) -> Any:
+    session = botocore.session.get_session()
+    s3 = dict(session.get_scoped_config().get("s3") or {})
+    if "addressing_style" not in s3 and _own_endpoint(session):
+        s3["addressing_style"] = "path"  # servers of one's own seldom have a name for each bucket
+    config = Config(
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        s3=s3,
+        max_pool_connections=16,
+    )
+    return boto3.Session(botocore_session=session).client("s3", config=config)
 
 
-def _told(url: str, error: Exception, code: str, attempts: int) -> StorageError:
-    mends = {
-        "AccessDenied": "let this role read and write the prefix (see the IAM policy), or choose another `out`",
-        "403": "let this role read and write the prefix, or choose another `out`",
-        "ExpiredToken": "renew the credentials; long runs need a role that renews them by itself",
-        "NoSuchBucket": "create the bucket, or correct `out`",
-        "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",
-        "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY",
-    }
-    mend = mends.get(code, "check AWS_ENDPOINT_URL, the region and the network, then run again")
-    if isinstance(error, NoCredentialsError):
-        mend = "set AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the node a role"
-    found = f"{code or type(error).__name__}: {error}"
-    return StorageError(f"{url}: S3 failed after {attempts} tries", found=found, mend=mend)
+def _own_endpoint(session: Any) -> bool:
+    set_in_file = session.get_scoped_config().get("endpoint_url") or session.get_scoped_config().get("services")
+    return bool(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or set_in_file)
+
+
+def _twice_if_expired(move: Callable[[], object]) -> None:
+    try:
+        move()
+    except (ClientError, Boto3Error) as trouble:
+        if "ExpiredToken" not in str(trouble):
+            raise
+        move()
+
+
+def _code(trouble: ClientError) -> str:
+    return str(trouble.response.get("Error", {}).get("Code", ""))
+
+
+def _passes(trouble: Exception) -> bool:
+    if isinstance(trouble, ClientError):
+        return _code(trouble) in PASSING
+    return isinstance(trouble, HttpConnectionError | HTTPClientError | IncompleteReadError)
+
+
+def _mend(code: str) -> str:
+    if code in PASSING:
+        return "S3 kept failing: wait, or raise storage.attempts, then run the same command again"
+    return MENDS.get(code, "check the bucket and the credentials, then run the same command again")
+
+
+def _first_line(trouble: Exception) -> str:
+    return str(trouble).strip().splitlines()[0] if str(trouble).strip() else type(trouble).__name__
