@@ -1,0 +1,66 @@
+"""Amazon product metadata: 2018 (JSON lines) and 2014 (one Python literal a line, `related`, `categories`).
+
+`similar_item` is a piece of HTML; the ids in it are what stands after the word asin, whatever quotes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ecellm.config.schema import SourceFile
+from ecellm.sources.amazon_reviews import group_of
+from ecellm.sources.lines import Object, display, objects, text_of
+from ecellm.sources.records import Product
+from ecellm.sources.tally import Tally
+
+ASIN = re.compile(r"asin\W{1,4}([A-Z0-9]{10})(?![A-Za-z0-9])")
+
+
+def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Product]:
+    """One Product a line; a line without asin is rejected, missing texts become ""."""
+    group, name = group_of(location, source), display(location, tally)
+    for number, line in objects(location, tally, literal=True):
+        id = text_of(line.get("asin"))
+        if not id:
+            tally.reject(number, "no asin", name)
+            continue
+        tally.good()
+        related = line.get("related")
+        links: Object = related if isinstance(related, dict) else {}
+        yield Product(
+            id=id,
+            title=text_of(line.get("title")),
+            group=group,
+            domain=source.domain,
+            category=_category(line),
+            brand=text_of(line.get("brand")),
+            also_buy=_ids(line.get("also_buy", links.get("also_bought"))),
+            also_view=_ids(line.get("also_view", links.get("also_viewed"))),
+            similar=_similar(line.get("similar_item")),
+        )
+
+
+def _category(line: Object) -> tuple[str, ...]:
+    value = line.get("category")
+    if value is None:
+        paths = line.get("categories")
+        value = paths[0] if isinstance(paths, list) and paths else []
+    if isinstance(value, str):
+        value = [value]
+    return (
+        tuple(text for part in value if (text := text_of(part)))
+        if isinstance(value, list)
+        else ()
+    )
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    found = (text_of(part).strip() for part in value) if isinstance(value, list) else ()
+    return tuple(dict.fromkeys(part for part in found if part))
+
+
+def _similar(value: object) -> tuple[str, ...]:
+    if isinstance(value, list):
+        return _ids(value)
+    return tuple(dict.fromkeys(ASIN.findall(value))) if isinstance(value, str) else ()

@@ -1,0 +1,66 @@
+"""AmazonQA: questions with review snippets and community answers, JSON lines, one file a split.
+
+A file holds many categories. `category` in the run file picks one of them; a file that names none is of it wholly.
+Cell phones are the data set's out-of-domain category, whatever the run file says of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+from ecellm.config.schema import SourceFile
+from ecellm.sources.lines import Object, display, objects, text_of
+from ecellm.sources.mave import split_of
+from ecellm.sources.records import Question
+from ecellm.sources.tally import Tally
+
+HELD_OUT = "Cell_Phones_and_Accessories"
+
+
+def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
+    """One Question a line; a line without a question or with malformed lists is rejected."""
+    split, name = (
+        source.split or split_of(os.path.basename(location)),
+        display(location, tally),
+    )
+    for number, line in objects(location, tally):
+        text, category = (
+            text_of(line.get("questionText")),
+            text_of(line.get("category")) or source.category,
+        )
+        if not text:
+            tally.reject(number, "no questionText", name)
+            continue
+        try:
+            snippets, answers = _snippets(line), _answers(line)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+            tally.reject(number, "review_snippets or answers are malformed", name)
+            continue
+        tally.good()
+        if source.category and category != source.category:
+            continue
+        product = text_of(line.get("asin"))
+        flag = line.get("is_answerable")
+        yield Question(
+            id=str(line.get("qid") or hashlib.sha256(f"{product}\n{text}".encode()).hexdigest()[:16]),
+            product=product, category=category, domain="OOD" if category == HELD_OUT else source.domain, text=text,
+            descriptive=line.get("questionType") == "descriptive", snippets=snippets,
+            answerable=bool(flag) if flag in (0, 1) else None, answers=answers, split=split,
+        )  # fmt: skip
+
+
+def _snippets(line: Object) -> tuple[str, ...]:
+    return tuple(
+        text for part in line.get("review_snippets") or [] if (text := text_of(part))
+    )
+
+
+def _answers(line: Object) -> tuple[tuple[str, int, int], ...]:
+    found = []
+    for answer in line.get("answers") or []:
+        helpful, votes = answer.get("helpful") or (0, 0)
+        if text := text_of(answer.get("answerText")):
+            found.append((text, int(helpful), int(votes)))
+    return tuple(found)

@@ -1,0 +1,93 @@
+"""MAVE: JSON lines of product texts with attributes and their evidence spans; a file, or a folder of splits.
+
+The public splitter calls the middle split `eval`, others `val`, `validation` or `dev`: all are `val` here. A record
+with several attributes gives one Attributed for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+
+from ecellm.config.schema import SourceFile
+from ecellm.sources.lines import Object, display, missing, objects, text_of
+from ecellm.sources.records import Attributed
+from ecellm.sources.tally import Tally
+
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "eval": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
+
+
+def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
+    """Records of a file, or of every mave_positives.jsonl and mave_negatives.jsonl under a folder."""
+    if not os.path.isdir(location):
+        yield from _read_file(
+            location, source.split or split_of(location), source, tally
+        )
+        return
+    files = sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(location)
+        for name in names
+        if "ositives.jsonl" in name or "egatives.jsonl" in name
+    )
+    if not files:
+        raise missing(f"{tally.source}/**/mave_positives.jsonl")
+    for path in files:
+        split = source.split or split_of(os.path.relpath(path, location))
+        yield from _read_file(path, split, source, tally)
+
+
+def split_of(path: str) -> str:
+    """The split that a folder or file of the path names, or ""."""
+    for part in reversed(
+        path.replace("_", "/").replace("-", "/").replace(".", "/").split("/")
+    ):
+        if part.lower() in SPLIT_NAMES:
+            return SPLIT_NAMES[part.lower()]
+    return ""
+
+
+def _read_file(
+    path: str, split: str, source: SourceFile, tally: Tally
+) -> Iterator[Attributed]:
+    name = display(path, tally)
+    for number, line in objects(path, tally):
+        try:
+            records = list(_records(line, split, source))
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+            tally.reject(
+                number, f"not MAVE's form ({type(error).__name__}: {error})", name
+            )
+            continue
+        if not records:
+            tally.reject(number, "no texts or no attributes", name)
+            continue
+        tally.good()
+        yield from records
+
+
+def _records(line: Object, split: str, source: SourceFile) -> Iterator[Attributed]:
+    paragraphs = tuple(
+        (str(part["text"]), str(part["source"])) for part in line["paragraphs"]
+    )
+    if not any(text.strip() for text, _ in paragraphs):
+        return
+    body = "\n".join(text for text, _ in paragraphs)
+    id = str(line.get("id") or hashlib.sha256(body.encode()).hexdigest()[:16])
+    for attribute in line["attributes"]:
+        evidences = tuple(
+            (str(e["value"]), paragraphs[int(e["pid"])][1])
+            for e in attribute["evidences"]
+        )
+        yield Attributed(
+            id=id, category=text_of(line.get("category")) or source.category, paragraphs=paragraphs,
+            attribute=str(attribute["key"]), evidences=evidences, split=split,
+        )  # fmt: skip
