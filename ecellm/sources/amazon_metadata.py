@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ecellm.config.schema import SourceFile
 from ecellm.sources.amazon_reviews import group_of
-from ecellm.sources.lines import Object, display, objects, text_of
+from ecellm.sources.lines import literal_objects, text_of
 from ecellm.sources.records import Product
 from ecellm.sources.tally import Tally
 
@@ -19,15 +20,15 @@ ASIN = re.compile(r"asin\W{1,4}([A-Z0-9]{10})(?![A-Za-z0-9])")
 
 def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Product]:
     """One Product a line; a line without asin is rejected, missing texts become ""."""
-    group, name = group_of(location, source), display(location, tally)
-    for number, line in objects(location, tally, literal=True):
+    group, name = group_of(location, source), location
+    for number, line in literal_objects(location, tally):
         id = text_of(line.get("asin"))
         if not id:
             tally.reject(number, "no asin", name)
             continue
         tally.good()
         related = line.get("related")
-        links: Object = related if isinstance(related, dict) else {}
+        links: dict[str, Any] = related if isinstance(related, dict) else {}
         yield Product(
             id=id,
             title=text_of(line.get("title")),
@@ -41,18 +42,14 @@ def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Product]:
         )
 
 
-def _category(line: Object) -> tuple[str, ...]:
+def _category(line: dict[str, Any]) -> tuple[str, ...]:
     value = line.get("category")
     if value is None:
         paths = line.get("categories")
         value = paths[0] if isinstance(paths, list) and paths else []
     if isinstance(value, str):
         value = [value]
-    return (
-        tuple(text for part in value if (text := text_of(part)))
-        if isinstance(value, list)
-        else ()
-    )
+    return tuple(text for part in value if (text := text_of(part))) if isinstance(value, list) else ()
 
 
 def _ids(value: object) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.lines import display, objects, text_lines, text_of
+from ecellm.sources.lines import json_objects, numbered_lines, text_of
 from ecellm.sources.records import Review
 from ecellm.sources.tally import Tally
 
@@ -23,8 +23,8 @@ def group_of(path: str, source: SourceFile) -> str:
 
 def read_reviews(location: str, source: SourceFile, tally: Tally) -> Iterator[Review]:
     """One Review a line. A line without product, reviewer or a rating from 1 to 5 is rejected."""
-    group, name = group_of(location, source), display(location, tally)
-    for number, line in objects(location, tally):
+    group, name = group_of(location, source), location
+    for number, line in json_objects(location, tally):
         user, product, rating = (
             text_of(line.get("reviewerID")),
             text_of(line.get("asin")),
@@ -44,8 +44,8 @@ def read_reviews(location: str, source: SourceFile, tally: Tally) -> Iterator[Re
 
 def read_ratings(location: str, source: SourceFile, tally: Tally) -> Iterator[Review]:
     """One Review without text a line `item,user,rating,timestamp`; the file has no header."""
-    group, name = group_of(location, source), display(location, tally)
-    for number, line in text_lines(location, tally):
+    group, name = group_of(location, source), location
+    for number, line in numbered_lines(location, tally):
         cells = [cell.strip() for cell in line.split(",")]
         try:
             product, user, rating, time = cells

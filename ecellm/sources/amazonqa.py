@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.lines import Object, display, objects, text_of
+from ecellm.sources.lines import json_objects, text_of
 from ecellm.sources.mave import split_of
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
@@ -23,9 +24,9 @@ def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
     """One Question a line; a line without a question or with malformed lists is rejected."""
     split, name = (
         source.split or split_of(os.path.basename(location)),
-        display(location, tally),
+        location,
     )
-    for number, line in objects(location, tally):
+    for number, line in json_objects(location, tally):
         text, category = (
             text_of(line.get("questionText")),
             text_of(line.get("category")) or source.category,
@@ -51,13 +52,11 @@ def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
         )  # fmt: skip
 
 
-def _snippets(line: Object) -> tuple[str, ...]:
-    return tuple(
-        text for part in line.get("review_snippets") or [] if (text := text_of(part))
-    )
+def _snippets(line: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(text for part in line.get("review_snippets") or [] if (text := text_of(part)))
 
 
-def _answers(line: Object) -> tuple[tuple[str, int, int], ...]:
+def _answers(line: dict[str, Any]) -> tuple[tuple[str, int, int], ...]:
     found = []
     for answer in line.get("answers") or []:
         helpful, votes = answer.get("helpful") or (0, 0)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ecellm.config.schema import SourceFile
 from ecellm.errors import DataError
-from ecellm.sources.lines import display, missing, text_of
+from ecellm.sources.lines import missing, text_of
 from ecellm.sources.records import Judgement
 from ecellm.sources.tally import Tally
 
@@ -30,10 +30,11 @@ def letter(label: object) -> str:
 
 def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
     """Judgements with titles. Raises DataError for a missing, cut-off or wrong Parquet file."""
-    examples, products = _files(location, tally)
-    titles = {} if products is None else _titles(examples, products, tally)
-    name = display(examples, tally)
-    for number, row in _rows(examples, NEEDED, OPTIONAL, tally):
+    examples, products = _files(location)
+    titles = {} if products is None else _titles(examples, products)
+    name = examples
+    for number, row in _rows(examples, NEEDED, OPTIONAL):
+        tally.lines += 1
         label, query = letter(row["esci_label"]), text_of(row["query"])
         locale, product = str(row["product_locale"]), str(row["product_id"])
         if not label or not query:
@@ -51,48 +52,30 @@ def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]
         )  # fmt: skip
 
 
-def _files(location: str, tally: Tally) -> tuple[str, str | None]:
+def _files(location: str) -> tuple[str, str | None]:
     folder = location if os.path.isdir(location) else os.path.dirname(location)
-    products = sorted(
-        glob.glob(os.path.join(glob.escape(folder), "*products*.parquet"))
-    )
+    products = sorted(glob.glob(os.path.join(glob.escape(folder), "*products*.parquet")))
     if location != folder:
         return location, products[0] if products and products[0] != location else None
-    examples = sorted(
-        glob.glob(os.path.join(glob.escape(folder), "*examples*.parquet"))
-    )
+    examples = sorted(glob.glob(os.path.join(glob.escape(folder), "*examples*.parquet")))
     if not examples or not products:
-        raise missing(
-            f"{tally.source}/*{'products' if examples else 'examples'}*.parquet"
-        )
+        raise missing(f"{location}/*{'products' if examples else 'examples'}*.parquet")
     return examples[0], products[0]
 
 
-def _titles(examples: str, products: str, tally: Tally) -> dict[tuple[str, str], str]:
-    keys = {
-        (str(r["product_locale"]), str(r["product_id"]))
-        for _, r in _rows(examples, NEEDED, (), tally)
-    }
+def _titles(examples: str, products: str) -> dict[tuple[str, str], str]:
+    keys = {(str(r["product_locale"]), str(r["product_id"])) for _, r in _rows(examples, NEEDED)}
     needed = ("product_id", "product_locale", "product_title")
-    found = (
-        (str(r["product_locale"]), str(r["product_id"]), r)
-        for _, r in _rows(products, needed, (), tally)
-    )
-    return {
-        (locale, id): text_of(row["product_title"])
-        for locale, id, row in found
-        if (locale, id) in keys
-    }
+    found = ((str(r["product_locale"]), str(r["product_id"]), r) for _, r in _rows(products, needed))
+    return {(locale, id): text_of(row["product_title"]) for locale, id, row in found if (locale, id) in keys}
 
 
-def _rows(
-    path: str, needed: Sequence[str], optional: Sequence[str], tally: Tally
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(path: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number from 1, columns) of a Parquet file; absent optional columns are None."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    name = display(path, tally)
+    name = path
     try:
         with pq.ParquetFile(path) as file:
             present = set(file.schema_arrow.names)

@@ -1,7 +1,7 @@
-"""Lines of a raw file, plain or gzipped, with their numbers. Formats that are not text lines (Parquet) are not here.
+"""Raw files as numbered lines, JSON objects or table rows, from a folder, S3 or gzip. Knows nothing of products.
 
-A file that is cut off or of another encoding ends the read with a DataError; a single bad line is counted in the
-tally and the read goes on.
+Line numbers are those an editor shows, so that a fault can be looked at; a table row has the number of its last line,
+since a quoted cell may hold line breaks.
 """
 
 from __future__ import annotations
@@ -9,155 +9,161 @@ from __future__ import annotations
 import ast
 import csv
 import gzip
+import io
 import json
-import os
 import zlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
 
 from ecellm.errors import DataError
 from ecellm.sources.tally import Tally
+from ecellm.storage.base import is_remote
+from ecellm.storage.open import open_storage
 
-Object = dict[str, Any]
-
-
-def missing(name: str) -> DataError:
-    """The error for a raw file that is not there."""
-    return DataError(
-        f"{name}: no such file",
-        found="nothing",
-        expected="a raw file or folder",
-        mend="correct sources.root or the path in sources.files, or download the file",
-    )
+CELL_LIMIT = 16 * 1024 * 1024
+"""Longest cell of a table, in characters; product pages are far shorter."""
 
 
-def open_raw(path: str, name: str) -> BinaryIO:
-    """The file's bytes, gunzipped where its first bytes say gzip. Raises DataError where it cannot be opened."""
+def open_text(location: str, encoding: str = "utf-8") -> TextIO:
+    """Open a text file, unpacking `.gz`. Raises DataError where it is missing, StorageError where S3 fails."""
     try:
-        handle = open(path, "rb")  # noqa: SIM115
-        zipped = handle.read(2) == b"\x1f\x8b"
-        handle.seek(0)
-    except FileNotFoundError:
-        raise missing(name) from None
-    except OSError as error:
-        raise DataError(f"{name}: cannot be opened", found=str(error), expected="a readable file",
-                        mend="check the path and its permissions") from error  # fmt: skip
-    return cast(BinaryIO, gzip.open(handle)) if zipped else handle
+        if is_remote(location):
+            root, _, key = location.rpartition("/")
+            raw: Any = io.BytesIO(open_storage(root).read(key))
+        else:
+            raw = open(location, "rb")  # noqa: SIM115 - closed with the text layer around it
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(
+            f"{location}: no such file",
+            found=type(error).__name__,
+            expected="a raw file that a [[sources.files]] entry names",
+            mend="correct `path` or sources.root in the run file, or fetch the file",
+        ) from None
+    unpacked = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
+    return io.TextIOWrapper(unpacked, encoding=encoding, errors="strict", newline="")
 
 
-def text_lines(path: str, tally: Tally) -> Iterator[tuple[int, str]]:
-    """(number, line without its end) of every non-empty UTF-8 line; undecodable ones are rejected in `tally`.
-
-    Raises DataError for a missing file, a cut-off gzip, or UTF-16.
-    """
-    name, number = display(path, tally), 0
-    with open_raw(path, name) as handle:
+def numbered_lines(location: str, tally: Tally, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """(line number, text) of each line that is not blank. Raises DataError on a missing, cut or foreign file."""
+    with open_text(location, encoding) as file:
+        number = 0
         try:
-            for number, raw in enumerate(handle, 1):
-                if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                    raise DataError(f"{name}, line 1: not UTF-8", found="UTF-16 text", expected="UTF-8 text",
-                                    mend="convert it: iconv -f UTF-16 -t UTF-8")  # fmt: skip
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip(
-                        "\r\n"
-                    )
-                except UnicodeDecodeError:
-                    tally.reject(number, "not UTF-8", name)
-                    continue
+            for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(
-                f"{name}, after line {number}: the gzip stream is broken or cut off",
-                found=f"{os.path.getsize(path)} bytes; {error}",
-                expected="a whole gzip file",
-                mend="download the file again and compare its size with the origin's",
-            ) from error
+                    tally.lines += 1
+                    yield number, line.rstrip("\r\n")
+        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
+            raise unreadable(location, number + 1, error) from None
 
 
-def display(path: str, tally: Tally) -> str:
-    """The file's name for messages: the source, and the file in it where the source is a folder."""
-    base = os.path.basename(path)
-    return tally.source if tally.source.endswith(base) else f"{tally.source}/{base}"
-
-
-def objects(
-    path: str, tally: Tally, *, literal: bool = False
-) -> Iterator[tuple[int, Object]]:
-    """(number, object) of every line that is a JSON object; with `literal`, or a Python dict literal.
-
-    Literals go through `ast.literal_eval`: a line of a data file is never run.
-    """
-    name = display(path, tally)
-    for number, line in text_lines(path, tally):
+def json_objects(location: str, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of each line; a line that is no JSON object is counted as bad."""
+    for number, line in numbered_lines(location, tally):
         try:
             value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = literal_value(line) if literal else None
-            if value is None:
-                tally.reject(
-                    number,
-                    "neither JSON nor a Python literal" if literal else "not JSON",
-                    name,
-                )
-                continue
+        except ValueError as error:
+            tally.reject(number, f"no JSON ({error})", location)
+            continue
         if isinstance(value, dict):
             yield number, value
         else:
-            tally.reject(number, "not an object", name)
+            tally.reject(number, "no JSON object", location)
 
 
-def literal_value(line: str) -> object:
-    """The Python literal in `line`, or None."""
+def literal_objects(location: str, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of each line that is a JSON object or a Python dict literal; others count as bad.
+
+    Literals go through `ast.literal_eval`: a line of a data file is never run.
+    """
+    for number, line in numbered_lines(location, tally):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = _literal(line)
+        if isinstance(value, dict):
+            yield number, value
+        else:
+            tally.reject(number, "neither a JSON object nor a Python dict", location)
+
+
+def _literal(line: str) -> object:
     try:
         return ast.literal_eval(line.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
-def table(
-    path: str, tally: Tally, columns: tuple[str, ...], *, delimiter: str = ","
-) -> Iterator[tuple[int, Object]]:
-    """(line, row as dict) of a small delimited file with a header; UTF-8 or else latin-1.
+def table_rows(
+    location: str,
+    tally: Tally,
+    columns: Sequence[str],
+    *,
+    delimiter: str = ",",
+    encoding: str = "utf-8",
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) of a table with a header. A row of another width is counted as bad.
 
-    Raises DataError where one of `columns` is missing. Rows of another width are rejected.
+    Raises DataError where one of `columns` is missing from the header.
     """
-    name = display(path, tally)
-    with open_raw(path, name) as handle:
+    csv.field_size_limit(CELL_LIMIT)
+    with open_text(location, encoding) as file:
+        rows = csv.reader(file, delimiter=delimiter)
         try:
-            data = handle.read()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{name}: the gzip stream is cut off", found=str(error), expected="a whole gzip file",
-                            mend="download the file again") from error  # fmt: skip
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    csv.field_size_limit(1 << 27)
-    rows = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    header = next(rows, [])
-    lacking = [column for column in columns if column not in header]
-    if lacking:
-        raise DataError(f"{name}, line 1: columns are missing", found=", ".join(header)[:200] or "an empty file",
-                        expected=", ".join(columns), mend="check the format named in the run file")  # fmt: skip
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            tally.reject(rows.line_num, f"not CSV: {error}", name)
-            continue
-        if row is None:
-            return
-        if len(row) != len(header):
-            tally.reject(
-                rows.line_num, f"{len(row)} cells instead of {len(header)}", name
-            )
-        else:
-            yield rows.line_num, dict(zip(header, row, strict=True))
+            header = next(rows, [])
+            if missing := [column for column in columns if column not in header]:
+                raise DataError(
+                    f"{location}: columns are missing",
+                    found=", ".join(header) or "an empty file",
+                    expected=", ".join(missing),
+                    mend="check `format` of this file in the run file, or fetch the file again",
+                )
+            for cells in rows:
+                if not cells:
+                    continue
+                tally.lines += 1
+                if len(cells) != len(header):
+                    tally.reject(
+                        rows.line_num,
+                        f"{len(cells)} cells under {len(header)} columns",
+                        location,
+                    )
+                else:
+                    yield rows.line_num, dict(zip(header, cells, strict=True))
+        except (
+            EOFError,
+            gzip.BadGzipFile,
+            zlib.error,
+            UnicodeDecodeError,
+            csv.Error,
+        ) as error:
+            raise unreadable(location, rows.line_num + 1, error) from None
+
+
+def unreadable(location: str, line: int, error: Exception) -> DataError:
+    """The fault of a file that breaks off or is in another encoding."""
+    return DataError(
+        f"{location}, line {line}: cannot be read on",
+        found=f"{type(error).__name__}: {error}",
+        expected="a whole file in the encoding of its format",
+        mend="fetch the file again; compare its size and sha256 with the origin's",
+    )
+
+
+def missing(
+    location: str,
+    expected: str = "a raw file or folder that a [[sources.files]] entry names",
+) -> DataError:
+    """The fault of a file or folder that is not there."""
+    return DataError(
+        f"{location}: no such file",
+        found="nothing",
+        expected=expected,
+        mend="correct `path` or sources.root in the run file, or fetch the file",
+    )
 
 
 def text_of(value: object) -> str:
-    """A text field as text: None, NaN and non-text become ""; lists join with spaces."""
+    """A text field as text: None, NaN and what is no text become ""; lists are joined with spaces."""
     if isinstance(value, str):
         return "" if value.strip().lower() in ("", "nan") else value
     if isinstance(value, list):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.lines import Object, display, missing, objects, text_of
+from ecellm.sources.lines import json_objects, missing, text_of
 from ecellm.sources.records import Attributed
 from ecellm.sources.tally import Tally
 
@@ -28,9 +29,7 @@ SPLIT_NAMES = {
 def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
     """Records of a file, or of every mave_positives.jsonl and mave_negatives.jsonl under a folder."""
     if not os.path.isdir(location):
-        yield from _read_file(
-            location, source.split or split_of(location), source, tally
-        )
+        yield from _read_file(location, source.split or split_of(location), source, tally)
         return
     files = sorted(
         os.path.join(folder, name)
@@ -39,7 +38,7 @@ def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Attributed
         if "ositives.jsonl" in name or "egatives.jsonl" in name
     )
     if not files:
-        raise missing(f"{tally.source}/**/mave_positives.jsonl")
+        raise missing(f"{location}/**/mave_positives.jsonl")
     for path in files:
         split = source.split or split_of(os.path.relpath(path, location))
         yield from _read_file(path, split, source, tally)
@@ -47,46 +46,34 @@ def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Attributed
 
 def split_of(path: str) -> str:
     """The split that a folder or file of the path names, or ""."""
-    for part in reversed(
-        path.replace("_", "/").replace("-", "/").replace(".", "/").split("/")
-    ):
+    for part in reversed(path.replace("_", "/").replace("-", "/").replace(".", "/").split("/")):
         if part.lower() in SPLIT_NAMES:
             return SPLIT_NAMES[part.lower()]
     return ""
 
 
-def _read_file(
-    path: str, split: str, source: SourceFile, tally: Tally
-) -> Iterator[Attributed]:
-    name = display(path, tally)
-    for number, line in objects(path, tally):
+def _read_file(path: str, split: str, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
+    for number, line in json_objects(path, tally):
         try:
             records = list(_records(line, split, source))
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-            tally.reject(
-                number, f"not MAVE's form ({type(error).__name__}: {error})", name
-            )
+            tally.reject(number, f"not MAVE's form ({type(error).__name__}: {error})", path)
             continue
         if not records:
-            tally.reject(number, "no texts or no attributes", name)
+            tally.reject(number, "no texts or no attributes", path)
             continue
         tally.good()
         yield from records
 
 
-def _records(line: Object, split: str, source: SourceFile) -> Iterator[Attributed]:
-    paragraphs = tuple(
-        (str(part["text"]), str(part["source"])) for part in line["paragraphs"]
-    )
+def _records(line: dict[str, Any], split: str, source: SourceFile) -> Iterator[Attributed]:
+    paragraphs = tuple((str(part["text"]), str(part["source"])) for part in line["paragraphs"])
     if not any(text.strip() for text, _ in paragraphs):
         return
     body = "\n".join(text for text, _ in paragraphs)
     id = str(line.get("id") or hashlib.sha256(body.encode()).hexdigest()[:16])
     for attribute in line["attributes"]:
-        evidences = tuple(
-            (str(e["value"]), paragraphs[int(e["pid"])][1])
-            for e in attribute["evidences"]
-        )
+        evidences = tuple((str(e["value"]), paragraphs[int(e["pid"])][1]) for e in attribute["evidences"])
         yield Attributed(
             id=id, category=text_of(line.get("category")) or source.category, paragraphs=paragraphs,
             attribute=str(attribute["key"]), evidences=evidences, split=split,

@@ -72,11 +72,7 @@ def reader(format: str) -> Reader:
 
 def find(source: SourceFile, root: str) -> str:
     """Where a source lies: absolute and s3:// paths as they are, others from `root`."""
-    return (
-        source.path
-        if is_remote(source.path) or os.path.isabs(source.path)
-        else join(root, source.path)
-    )
+    return source.path if is_remote(source.path) or os.path.isabs(source.path) else join(root, source.path)
 
 
 @contextmanager
@@ -91,11 +87,7 @@ def local_copy(location: str, settings: StorageSettings | None = None) -> Iterat
 
     parent, _, name = location.rstrip("/").rpartition("/")
     storage = open_storage(parent, settings)
-    keys = [
-        key
-        for key, _ in storage.list(name)
-        if key == name or key.startswith(name + "/")
-    ]
+    keys = [key for key, _ in storage.list(name) if key == name or key.startswith(name + "/")]
     if not keys:
         raise missing(location)
     with tempfile.TemporaryDirectory(prefix="ecellm-raw-") as folder:

@@ -1,62 +1,62 @@
-"""What became of the lines of one source: how many, how many used, which could not be and why.
+"""What a reader did with each line of one raw file. Not a log: it keeps counts and the first few faults.
 
-Not a log. A reader gives up on a line, never in silence: the first ones stay with file and line number, and a source
-with too many of them is refused.
+A broken line is counted and left out, never guessed at; more than the allowed share of them fails the build, since the
+file is then another one than we took it for.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass, field
 
 from ecellm.errors import DataError
 
+SHOWN = 5
+"""Faults kept with their line number and reason."""
 
+
+@dataclass(slots=True)
 class Tally:
-    """Counts for one source, named `source` in messages (never a temporary path)."""
+    """Counts of one file: `lines` met, `used` for at least one record, `bad` given up on; the rest was left out."""
 
-    def __init__(self, source: str, keep: int = 5) -> None:
-        self.source, self.keep = source, keep
-        self.lines = self.used = self.bad = 0
-        self.reasons: Counter[str] = Counter()
-        self.first: list[tuple[str, int, str]] = []
-        """(file, line, reason) of the first `keep` bad lines."""
+    location: str
+    lines: int = 0
+    used: int = 0
+    bad: int = 0
+    faults: list[str] = field(default_factory=list)
+    """The first faults, as `FILE, line 412: reason`."""
 
     def good(self) -> None:
-        """One line was read and used."""
-        self.lines += 1
+        """Count a line that gave a record."""
         self.used += 1
-
-    def reject(self, line: int, reason: str, file: str = "") -> None:
-        """One line could not be used. `line` counts from 1; for Parquet it is the row."""
-        self.lines += 1
-        self.bad += 1
-        self.reasons[reason] += 1
-        if len(self.first) < self.keep:
-            self.first.append((file or self.source, line, reason))
-
-    def check(self, max_bad_share: float) -> None:
-        """Raise DataError for a source with no line, no usable line, or more than `max_bad_share` unusable ones."""
-        if self.used and self.bad <= max_bad_share * self.lines:
-            return
-        if not self.lines:
-            raise DataError(
-                f"{self.source}: empty",
-                found="no lines",
-                expected="records",
-                mend="get the file again",
-            )
-        where = "; ".join(
-            f"{file} line {line}: {reason}" for file, line, reason in self.first
-        )
-        raise DataError(
-            f"{self.source}: too many lines cannot be used",
-            found=f"{self.bad} of {self.lines} lines. First ones: {where}",
-            expected=f"at most {max_bad_share:.1%} of the lines (sources.max_bad_share)",
-            mend="check the file and its format in the run file, get it again, or raise sources.max_bad_share",
-        )
 
     def facts(self) -> dict[str, object]:
         """For the data card."""
-        first = [f"{file} line {line}: {reason}" for file, line, reason in self.first]
-        return {"lines": self.lines, "used": self.used, "bad": self.bad, "reasons": dict(sorted(self.reasons.items())),
-                "first_bad": first}  # fmt: skip
+        return {
+            "lines": self.lines,
+            "used": self.used,
+            "bad": self.bad,
+            "first_faults": list(self.faults),
+        }
+
+    def reject(self, line: int, reason: str, location: str = "") -> None:
+        """Count a broken line (1-based number), of `location` where one reader reads two files."""
+        self.bad += 1
+        if len(self.faults) < SHOWN:
+            self.faults.append(f"{location or self.location}, line {line}: {reason}")
+
+    def check(self, max_bad_share: float) -> None:
+        """Raise DataError where more than this share of the lines was broken, or there was nothing at all."""
+        if self.lines == 0:
+            raise DataError(
+                f"{self.location}: nothing in it",
+                found="no data line",
+                expected="at least one",
+                mend="fetch the file again, or take it out of sources.files",
+            )
+        if self.bad > max_bad_share * self.lines:
+            raise DataError(
+                f"{self.location}: too many broken lines",
+                found=f"{self.bad} of {self.lines}; first: " + "; ".join(self.faults),
+                expected=f"at most {max_bad_share:.0%} (sources.max_bad_share)",
+                mend="check `format` of this file in the run file, or fetch the file again",
+            )
