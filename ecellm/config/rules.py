@@ -1,0 +1,156 @@
+"""Rules of a run that span settings. Each is a small function that yields the faults it finds.
+
+Bounds of one setting stand in its type (`schema.py`); nothing here changes a setting, it only refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ecellm.config.schema import Run
+from ecellm.records import SETTINGS
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of a run file: the dotted path of the setting, what is wrong, what would be right."""
+
+    path: str
+    problem: str
+    expected: str
+
+
+def faults(run: Run) -> list[Fault]:
+    """Every broken rule."""
+    return [fault for rule in RULES for fault in rule(run)]
+
+
+def one_kind_of_source(run: Run) -> Iterator[Fault]:
+    """Raw data comes from exactly one place."""
+    given = [name for name in ("files", "published", "made_up") if _given(getattr(run.sources, name))]
+    if len(given) != 1:
+        problem = f"{' and '.join(given)} are given" if given else "no raw data is named"
+        yield Fault("sources", problem, "exactly one of sources.files, sources.published, sources.made_up")
+
+
+def _given(value: object) -> bool:
+    return value is not None and value not in ("", ())
+
+
+def files_once(run: Run) -> Iterator[Fault]:
+    """A file listed twice would count its records twice."""
+    seen: dict[tuple[str, str, tuple[str, ...]], int] = {}
+    for number, file in enumerate(run.sources.files):
+        first = seen.setdefault((file.format, file.path, file.tasks), number)
+        if first != number:
+            yield Fault(f"sources.files.{number}.path", f"{file.path!r} is entry {first} too", "each file once")
+
+
+def locations(run: Run) -> Iterator[Fault]:
+    """An s3:// location names a bucket; other schemes are not known."""
+    named = {"out": run.out, "sources.root": run.sources.root, "model.base": run.model.base}
+    for path, text in named.items():
+        if not text.strip():
+            yield Fault(path, "empty", "a folder, or s3://bucket/prefix")
+        elif "://" in text and not re.match(r"s3://[a-z0-9][a-z0-9.-]+(/|$)", text):
+            yield Fault(path, f"{text!r} is no location", "a folder, or s3://bucket/prefix")
+
+
+def batch_divides(run: Run) -> Iterator[Fault]:
+    """Each worker takes the same number of whole micro-batches in every step."""
+    train, workers = run.train, run.cluster.workers
+    round_size = train.micro_batch_size * workers
+    if train.batch_size % round_size:
+        expected = f"a multiple of micro_batch_size x workers = {train.micro_batch_size} x {workers} = {round_size}"
+        yield Fault("train.batch_size", str(train.batch_size), expected)
+
+
+def lengths(run: Run) -> Iterator[Fault]:
+    """A prompt has room for its instruction, and fits a batch of the evaluation."""
+    if run.prepare.max_length < 128:
+        yield Fault("prepare.max_length", f"{run.prepare.max_length} tokens", "128 or more: instructions alone need that")
+    if run.evaluate.batch_tokens < run.prepare.max_length:
+        expected = f"prepare.max_length ({run.prepare.max_length}) or more, so that one prompt fits"
+        yield Fault("evaluate.batch_tokens", str(run.evaluate.batch_tokens), expected)
+
+
+def tiny_fits(run: Run) -> Iterator[Fault]:
+    """The tiny Llama's heads have an even width (rotary positions), and its vocabulary holds every byte."""
+    tiny = run.model.tiny
+    if run.model.base != "tiny":
+        return
+    if tiny.hidden % (2 * tiny.heads):
+        yield Fault("model.tiny.hidden", str(tiny.hidden), f"a multiple of 2 x heads = {2 * tiny.heads}")
+    if tiny.vocab < 320:
+        yield Fault("model.tiny.vocab", str(tiny.vocab), "320 or more: 256 bytes and the special tokens")
+
+
+def engine_fits(run: Run) -> Iterator[Fault]:
+    """The plain engine is one process with full fine-tuning: a yardstick, not a way to train at scale."""
+    if run.train.engine != "plain":
+        return
+    if run.cluster.workers != 1:
+        yield Fault("train.engine", f"plain with {run.cluster.workers} workers", "zero3, or cluster.workers = 1")
+    if run.model.lora is not None:
+        yield Fault("train.engine", "plain with model.lora", "zero3, or no [model.lora]")
+
+
+def attention_fits(run: Run) -> Iterator[Fault]:
+    """Flash attention needs a GPU and 16-bit numbers."""
+    if not run.model.attention.startswith("flash"):
+        return
+    if run.cluster.gpus_per_worker == 0:
+        yield Fault("model.attention", f"{run.model.attention} without GPUs", "auto, or cluster.gpus_per_worker = 1")
+    if run.model.dtype == "float32":
+        yield Fault("model.attention", f"{run.model.attention} with float32", "auto, or model.dtype = 'bfloat16'")
+
+
+def rates(run: Run) -> Iterator[Fault]:
+    """Learning rates that wreck a model are mistakes of a digit."""
+    fresh = run.model.base == "tiny" or run.model.lora is not None
+    highest = 5e-2 if fresh else 1e-3
+    if run.train.learning_rate > highest:
+        kind = "random weights or adapters" if fresh else "full fine-tuning of a trained model"
+        yield Fault("train.learning_rate", str(run.train.learning_rate), f"at most {highest:g} for {kind}")
+    if not all(0 <= beta < 1 for beta in run.train.betas):
+        yield Fault("train.betas", str(run.train.betas), "two numbers from 0 up to, not including, 1")
+    if run.train.warmup_ratio >= 1:
+        yield Fault("train.warmup_ratio", str(run.train.warmup_ratio), "below 1, or the rate never falls")
+
+
+def rehearsal(run: Run) -> Iterator[Fault]:
+    """A rehearsed failure comes after a checkpoint, before the end, and is allowed to be survived."""
+    at = run.train.rehearse_failure_at
+    if at == 0:
+        return
+    if run.cluster.max_failures == 0:
+        yield Fault("cluster.max_failures", "0 with train.rehearse_failure_at", "1 or more")
+    if run.checkpoint.every > at:
+        yield Fault("train.rehearse_failure_at", str(at), f"checkpoint.every ({run.checkpoint.every}) or later")
+    if 0 < run.train.max_steps <= at:
+        yield Fault("train.rehearse_failure_at", str(at), f"before train.max_steps ({run.train.max_steps})")
+
+
+def recipe_fits(run: Run) -> Iterator[Fault]:
+    """The paper drew its negatives at random."""
+    if run.build.recipe == "paper" and run.build.negatives == "hard":
+        yield Fault("build.negatives", "hard with build.recipe = 'paper'", "random, or build.recipe = 'sound'")
+
+
+def evaluated(run: Run) -> Iterator[Fault]:
+    """What is evaluated exists: published settings, and tasks that are built."""
+    for number, setting in enumerate(run.evaluate.settings):
+        if setting not in SETTINGS:
+            yield Fault(f"evaluate.settings.{number}", repr(setting), "one of " + ", ".join(SETTINGS))
+    if not run.sources.published and not set(run.evaluate.tasks) & set(run.build.tasks):
+        yield Fault("evaluate.tasks", ", ".join(run.evaluate.tasks) or "none", "tasks of build.tasks")
+    if not run.evaluate.systems:
+        yield Fault("evaluate.systems", "none", "at least one of tuned, untuned, trivial")
+
+
+RULES: tuple[Callable[[Run], Iterator[Fault]], ...] = (
+    one_kind_of_source, files_once, locations, batch_divides, lengths, tiny_fits, engine_fits, attention_fits, rates,
+    rehearsal, recipe_fits, evaluated,
+)  # fmt: skip
