@@ -1,0 +1,77 @@
+"""Made-up marketplace: search queries with judged products, in the form of the Shopping Queries data set (ESCI)."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecellm.sources.marketplace.words import FOREIGN, GROUPS
+from ecellm.sources.marketplace.world import Item, World, complement, description, title
+
+
+def write_queries(folder: str, world: World, queries: int, noise: float, seed: int) -> None:
+    """`shopping_queries_dataset_examples.parquet` and `..._products.parquet` with the real columns."""
+    os.makedirs(folder, exist_ok=True)
+    draw = random.Random(f"queries {seed}")
+    kinds = [kind for types in GROUPS.values() for kind in types if len(world.by_type[kind]) > 2]
+    examples: list[dict[str, Any]] = []
+    shown: dict[tuple[str, str], dict[str, Any]] = {}
+    for number in range(queries):
+        wanted = draw.choice(world.by_type[draw.choice(kinds)])
+        names = draw.sample(["color", "material", "brand"], draw.choice((1, 1, 2)))
+        query = " ".join([*(_value(wanted, name) for name in names), wanted.type])
+        locale = draw.choice(("us",) * 8 + ("es", "jp"))
+        if locale != "us" or draw.random() < noise / 3:
+            query = draw.choice(FOREIGN)
+        split = "train" if draw.random() < 0.75 else "test"
+        for label, item in _judged(world, wanted, names, draw):
+            if draw.random() < noise:
+                label = draw.choice("ESCI")
+            if (item.id, locale) not in shown:
+                shown[item.id, locale] = _product(item, locale, names, draw)
+            examples.append(
+                {
+                    "example_id": len(examples), "query": query, "query_id": number, "product_id": item.id,
+                    "product_locale": locale, "esci_label": label,
+                    "small_version": int(draw.random() < 0.8), "large_version": 1, "split": split,
+                }
+            )  # fmt: skip
+    for name, records in (("examples", examples), ("products", list(shown.values()))):
+        path = os.path.join(folder, f"shopping_queries_dataset_{name}.parquet")
+        pq.write_table(pa.Table.from_pylist(records), path, compression="zstd")
+
+
+def _value(item: Item, name: str) -> str:
+    return item.brand.lower() if name == "brand" else item.values[name]
+
+
+def _meets(item: Item, wanted: Item, names: list[str]) -> bool:
+    return all(_value(item, name) == _value(wanted, name) for name in names)
+
+
+def _judged(world: World, wanted: Item, names: list[str], draw: random.Random) -> list[tuple[str, Item]]:
+    """About eight products: those that meet the query, those of its type that do not, complements, others."""
+    peers = world.by_type[wanted.type]
+    looked = draw.sample(peers, min(len(peers), 40))
+    exact = [wanted, *[p for p in looked if p.id != wanted.id and _meets(p, wanted, names)]][: draw.choice((2, 3, 4))]
+    near = [p for p in looked if not _meets(p, wanted, names)][: draw.choice((1, 2, 2))]
+    mates = draw.sample(world.by_type[complement(wanted.type)], draw.choice((0, 1)))
+    others = [p for p in draw.sample(world.items, 2) if p.type not in (wanted.type, complement(wanted.type))]
+    labelled = [("E", exact), ("S", near), ("C", mates), ("I", others[: draw.choice((1, 2))])]
+    return [(label, item) for label, items in labelled for item in items]
+
+
+def _product(item: Item, locale: str, names: list[str], draw: random.Random) -> dict[str, Any]:
+    text = title(item, draw)
+    for name in names:  # what a query asks for is judged by the title, so the title says it
+        if _value(item, name) not in text.lower().split():
+            text = f"{text} {_value(item, name)}"
+    return {
+        "product_id": item.id, "product_title": text, "product_description": description(item, draw),
+        "product_bullet_point": None, "product_brand": item.brand, "product_color": item.values["color"],
+        "product_locale": locale,
+    }  # fmt: skip
