@@ -36,6 +36,28 @@ class Case:
     option_labels: tuple[str, ...] = ()
     family: str = ""
     similarity: Similarity | None = None
+    encoder: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        predictions: Sequence[str | None],
+        labels: Sequence[str],
+        *,
+        setting: str,
+        option_labels: Sequence[Sequence[str]] = (),
+        family: str = "",
+        similarity: Similarity | None = None,
+    ) -> Case:
+        """A case of loose lists. A prediction that is no string counts as blank."""
+        return cls(
+            predictions=tuple(p if isinstance(p, str) else "" for p in predictions),
+            labels=tuple(labels),
+            setting=setting,
+            option_labels=tuple("".join(letters) for letters in option_labels),
+            family=family,
+            similarity=similarity,
+        )
 
 
 Metrics = dict[str, float]
@@ -88,60 +110,22 @@ class Task:
         """The strict rule's reading of a reply, canonical, or None."""
         return self.rules.parse(text)
 
-    def items(
-        self,
-        predictions: Sequence[str | None],
-        labels: Sequence[str],
-        *,
-        setting: str,
-        option_labels: Sequence[Sequence[str]] | None = None,
-        model_family: str = "",
-        similarity: Similarity | None = None,
-    ) -> Floats:
-        """[n, k] per-item statistics under the strict rule. Raises DataError where the lists differ in number."""
-        return self.rules.items(self._case(predictions, labels, setting, option_labels, model_family, similarity))
+    def items(self, case: Case) -> Floats:
+        """Per-item statistics, strict rule. Raises DataError where the lists differ in number."""
+        check(case, self.id)
+        return self.rules.items(case)
 
     def reduce(self, items: Floats) -> Metrics:
         """Metrics from per-item statistics, strict rule."""
         return self.rules.reduce(items)
 
-    def score(
-        self,
-        predictions: Sequence[str | None],
-        labels: Sequence[str],
-        *,
-        setting: str,
-        rule: str,
-        option_labels: Sequence[Sequence[str]] | None = None,
-        model_family: str = "",
-        similarity: Similarity | None = None,
-    ) -> Metrics:
-        """All metrics under `paper` or `strict`. A prediction that is no string counts as blank.
+    def score(self, case: Case, rule: str) -> Metrics:
+        """All metrics of a case under `paper` or `strict`.
 
         Raises DataError where predictions, labels or option labels differ in number.
         """
-        case = self._case(predictions, labels, setting, option_labels, model_family, similarity)
-        return self.rules.paper(case) if rule == "paper" else self.reduce(self.rules.items(case))
-
-    def _case(
-        self,
-        predictions: Sequence[str | None],
-        labels: Sequence[str],
-        setting: str,
-        option_labels: Sequence[Sequence[str]] | None,
-        family: str,
-        similarity: Similarity | None,
-    ) -> Case:
-        case = Case(
-            predictions=tuple(p if isinstance(p, str) else "" for p in predictions),
-            labels=tuple(labels),
-            setting=setting,
-            option_labels=tuple("".join(letters) for letters in option_labels or ()),
-            family=family,
-            similarity=similarity,
-        )
         check(case, self.id)
-        return case
+        return self.rules.paper(case) if rule == "paper" else self.reduce(self.rules.items(case))
 
 
 def check(case: Case, task: str) -> None:
