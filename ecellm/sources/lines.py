@@ -89,7 +89,7 @@ def literal_objects(location: str, tally: Tally) -> Iterator[tuple[int, dict[str
 def _literal(line: str) -> object:
     try:
         return ast.literal_eval(line.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 
 

@@ -40,6 +40,14 @@ READERS: dict[str, tuple[str, str]] = {
     "mave": ("ecellm.sources.mave", "read"),
     "esci": ("ecellm.sources.esci", "read"),
     "amazonqa": ("ecellm.sources.amazonqa", "read"),
+    "ae_jsonl": ("ecellm.sources.attribute_titles", "read_attribute_titles"),
+    "esci_csv": ("ecellm.sources.judged_pairs", "read_esci_csv"),
+    "esci_vespa": ("ecellm.sources.judged_pairs", "read_esci_vespa"),
+    "amazon_qa_literal": ("ecellm.sources.community_answers", "read_amazon_qa_literal"),
+    "subjqa": ("ecellm.sources.subjective_questions", "read_subjqa"),
+    "epqa": ("ecellm.sources.judged_questions", "read_epqa"),
+    "hetpqa_answers": ("ecellm.sources.written_answers", "read_hetpqa_answers"),
+    "hetpqa_evidence": ("ecellm.sources.judged_questions", "read_hetpqa_evidence"),
 }
 """format -> (module, function)."""
 
