@@ -1,34 +1,34 @@
-"""The one console: everything a person watches goes to stderr through it, so that stdout stays for results.
-
-Not a logger and not a place for results: `--json` and `--dry-run` print to stdout themselves.
-"""
+"""What people see while a run goes on: one console on standard error, so that standard output stays data."""
 
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True, highlight=False)
-"""Writes to stderr; plain text without colours where stderr is no terminal."""
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def stage(name: str, note: str = "") -> None:
-    """Say that a stage begins: a ruled line with its name and, where given, a note."""
-    title = f"[bold]{name}[/bold]" + (f"  [dim]{note}[/dim]" if note else "")
-    console.rule(title, align="left", style="cyan")
+def stage(title: str, detail: str = "") -> None:
+    """Announce a stage."""
+    console.print(f"[bold cyan]▸ {title}[/]" + (f"  [dim]{detail}[/]" if detail else ""))
+
+
+def note(text: str) -> None:
+    """One quiet line below a stage."""
+    console.print(f"  {text}")
 
 
 def progress() -> Progress:
-    """A progress display with count, time gone and time left; use it as a context manager."""
+    """A progress display with time spent and time left; plain lines are left to the log where there is no screen."""
     return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeLeftColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[extra]}"),
         console=console,
-        transient=not console.is_terminal,
+        transient=False,
+        disable=not console.is_terminal,
     )

@@ -7,11 +7,13 @@ Stages add their facts one after another, so the file is read, merged and writte
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.storage.base import Storage
@@ -29,15 +31,21 @@ def write_run_json(storage: Storage, run: Run, **facts: object) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    said = read_run_json(storage)
+    said.update(run=run.model_dump(mode="json"), seed=run.seed, git=git_revision(), versions=versions())
+    said["machine"] = {"cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine()}
+    said.update(facts)
+    text = json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False, default=str)
+    storage.write(RUN_JSON, (masked(text) + "\n").encode())
+
+
+def read_run_json(storage: Storage) -> dict[str, Any]:
+    """What is known so far; empty where there is no run yet."""
     try:
         said = json.loads(storage.read(RUN_JSON))
     except (FileNotFoundError, ValueError):
-        said = {}
-    said = said if isinstance(said, dict) else {}
-    said.update(run=run.model_dump(mode="json"), seed=run.seed, git=git_revision(), versions=versions())
-    said["facts"] = {**(said.get("facts") or {}), **facts}
-    text = json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False, default=str)
-    storage.write(RUN_JSON, (masked(text) + "\n").encode())
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def masked(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -39,7 +40,7 @@ def _plain(value: object) -> object:
     raise TypeError(f"no canonical form for {type(value).__name__} in a fingerprint")
 
 
-def marker(storage: Storage, folder: str) -> dict[str, object] | None:
+def marker(storage: Storage, folder: str) -> dict[str, Any] | None:
     """What the folder's marker says, or None where there is none that can be read."""
     try:
         said = json.loads(storage.read(_key(folder)))
@@ -55,13 +56,20 @@ def is_complete(storage: Storage, folder: str, fingerprint: str) -> bool:
 
 
 def publish(storage: Storage, folder: str, fingerprint: str, **facts: object) -> None:
-    """Write the folder's marker. Call it after everything else of the folder is in place.
+    """Write the folder's marker: the fingerprint and the facts. Call it after everything else of the folder is in place.
 
     Raises:
         StorageError: the marker cannot be written.
     """
-    said = {"fingerprint": fingerprint, "facts": facts}
+    said = {**facts, "fingerprint": fingerprint}
     storage.write(_key(folder), (json.dumps(said, indent=1, sort_keys=True, default=_plain) + "\n").encode())
+
+
+def clear(storage: Storage, folder: str) -> None:
+    """Remove an artefact, marker first, so that no reader trusts what is being removed."""
+    storage.delete(_key(folder))
+    for key, _ in list(storage.list(folder)):
+        storage.delete(key)
 
 
 def _key(folder: str) -> str:

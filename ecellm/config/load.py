@@ -95,8 +95,12 @@ def _rules_of_the_rest(tree: dict[str, Any], errors: list[ErrorDetails]) -> list
         run = _validate(rest)
     except ValidationError:
         return []
-    touched = {str(place[0]) for place in faulty}
-    return [fault for fault in broken_rules(run) if fault.path.split(".")[0] not in touched]
+    touched = [".".join(str(part) for part in place) for place in faulty]
+    return [fault for fault in broken_rules(run) if not any(_within(fault.path, path) for path in touched)]
+
+
+def _within(one: str, other: str) -> bool:
+    return one == other or one.startswith(other + ".") or other.startswith(one + ".")
 
 
 def _remove(tree: Any, place: tuple[int | str, ...]) -> None:
@@ -125,7 +129,8 @@ def _fault(error: ErrorDetails) -> Fault:
 
 def _expected(message: str) -> str:
     said = re.sub(r"^(Input should be|Value should be|Value error,|String should|Object should)\s*", "", message)
-    return re.sub(r"^(a )?valid ", "a ", said)
+    said = re.sub(r"^(an? )?(valid )?array$", "a list", re.sub(r"^(a )?valid ", "a ", said))
+    return re.sub(r"^a (?=[aeiou])", "an ", said)
 
 
 def _siblings(path: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -49,7 +49,9 @@ def _value(path: str, text: str) -> Any:
             return adapter.dump_python(adapter.validate_python(reading), mode="json", exclude_unset=True)
         except ValidationError:
             continue
-    return _readings(text)[-1] if text.lstrip()[:1] in ("[", "{") else text
+    if text.lstrip()[:1] in ("[", "{"):
+        return _readings(text)[-1]
+    return _readings(text)[1] if get_origin(annotation) is tuple else text
 
 
 def _readings(text: str) -> list[Any]:
@@ -72,7 +74,9 @@ def apply(tree: dict[str, Any], values: dict[str, Any]) -> list[Fault]:
                 here[section] = {}
             here = here[section]
             if not isinstance(here, dict):
-                faults.append(Fault(path, f"{section} is no section", f"--{path.split('.')[0]} with the whole value as JSON"))
+                faults.append(
+                    Fault(path, f"{section} is no section", f"--{path.split('.')[0]} with the whole value as JSON")
+                )
                 break
         else:
             here[name] = value

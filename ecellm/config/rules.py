@@ -70,7 +70,9 @@ def batch_divides(run: Run) -> Iterator[Fault]:
 def lengths(run: Run) -> Iterator[Fault]:
     """A prompt has room for its instruction, and fits a batch of the evaluation."""
     if run.prepare.max_length < 128:
-        yield Fault("prepare.max_length", f"{run.prepare.max_length} tokens", "128 or more: instructions alone need that")
+        yield Fault(
+            "prepare.max_length", f"{run.prepare.max_length} tokens", "128 or more: instructions alone need that"
+        )
     if run.evaluate.batch_tokens < run.prepare.max_length:
         expected = f"prepare.max_length ({run.prepare.max_length}) or more, so that one prompt fits"
         yield Fault("evaluate.batch_tokens", str(run.evaluate.batch_tokens), expected)

@@ -121,12 +121,12 @@ class S3Storage:
     def upload(self, path: str, key: str) -> None:
         with self._told("write", self._url(key)):
             # Credentials that expire in mid-file are fetched anew by their provider, but boto3 does not try again.
-            _twice_if_expired(
-                lambda: self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer)
-            )
+            _twice_if_expired(lambda: self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer))
             stored, here = self._call("head_object", Key=self._key(key))["ContentLength"], os.path.getsize(path)
         if stored != here:
-            raise StorageError(f"{self._url(key)}: {stored} bytes stored", expected=f"{here} bytes", mend="upload again")
+            raise StorageError(
+                f"{self._url(key)}: {stored} bytes stored", expected=f"{here} bytes", mend="upload again"
+            )
 
     def download(self, key: str, path: str) -> None:
         with self._told("read", self._url(key)):
