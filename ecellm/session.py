@@ -1,0 +1,104 @@
+"""Ray for the length of one stage: join the cluster that there is, or start a small private one.
+
+It ends only what it started. The one decision: authentication is on from before `ray` is first imported, because Ray's
+ports are open to the network whatever address the node has, and a switch after the import has no effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ecellm.config.schema import Run
+from ecellm.errors import ClusterError
+
+OBJECT_STORE_BYTES = 200 * 2**20
+"""Object store of a private Ray, in bytes. Blocks of rows and tokens are small, and what is too large is spilled."""
+
+
+@contextmanager
+def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
+    """Have Ray connected within the block.
+
+    Args:
+        run: names the cluster (`cluster.address`, else the environment's `RAY_ADDRESS`) and the threads of a worker.
+        cpus: logical CPUs of a private Ray; a cluster that is joined keeps its own.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or a private Ray does not start.
+    """
+    address = run.cluster.address or os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        _authenticate()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    folder = "" if address else tempfile.mkdtemp(prefix="ec", dir="/tmp")
+    try:
+        try:
+            _connect(address, folder, cpus, run)
+        except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
+            raise _unreachable(address, error) from error
+        yield
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def worker_environment(run: Run) -> dict[str, str]:
+    """Environment of every Ray worker: its threads, and where this very code lies."""
+    threads = str(run.cluster.cpus_per_worker)
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+    }
+
+
+def _authenticate() -> None:
+    # Ray makes a token in the home folder when it is left to itself, and other Rays of this user then trip over it.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
+    import ray
+
+    environment = {"env_vars": worker_environment(run)}
+    if address:
+        # Another machine has its own copy of the code, in its own place.
+        environment["env_vars"].pop("PYTHONPATH")
+        ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING, log_to_driver=True)
+        return
+    ray.init(
+        num_cpus=cpus,
+        runtime_env=environment,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _temp_dir=folder,
+        logging_level=logging.WARNING,
+        log_to_driver=True,
+    )
+
+
+def _unreachable(address: str, error: Exception) -> ClusterError:
+    first = str(error).strip().splitlines()[:1]
+    return ClusterError(
+        f"cannot connect to Ray at {address}" if address else "a private Ray did not start",
+        found=f"{type(error).__name__}: {first[0] if first else ''}",
+        expected="a running head node" if address else "memory and a writable temporary folder",
+        mend="check cluster.address, RAY_ADDRESS and RAY_AUTH_TOKEN" if address else "run: ecellm doctor",
+    )
