@@ -50,7 +50,7 @@ def open_system(name: str, run: Run, storage: Storage) -> System:
     with small_files(folder, run) as local:
         tokenizer = load_tokenizer(local)
         if name == "tuned":
-            prompt.check(policy, tokenizer)
+            prompt.check(policy, tokenizer, folder)
         encoder_decoder = bool(getattr(load_config(local), "is_encoder_decoder", False))
     return System(
         name=name,
@@ -68,7 +68,7 @@ def _policy_folder(storage: Storage) -> str:
 def _policy(storage: Storage, folder: str) -> prompt.PromptPolicy:
     key = f"{folder}/{POLICY}".lstrip("/")
     try:
-        return prompt.PromptPolicy.from_json(storage.read(key))
+        return prompt.read_policy(storage.read(key), join(storage.root, key))
     except FileNotFoundError as fault:
         if folder == MODEL and not any(True for _ in storage.list(f"{MODEL}/")):
             found, mend = "no model folder", "train first: ecellm train RUN.toml"

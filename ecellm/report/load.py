@@ -1,0 +1,148 @@
+"""What a run left behind, read once, with whatever is missing named together with the command that makes it.
+
+Reads only; nothing here computes a figure. A missing part is a gap in the report, never an error and never a zero.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ecellm.errors import DataError
+from ecellm.provenance import read_run_json
+from ecellm.records import Prediction
+from ecellm.storage.base import Storage, join
+from ecellm.storage.open import open_storage
+
+Scores = dict[str, dict[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A part that is not there, and the command that makes it."""
+
+    what: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One OUT folder."""
+
+    out: str
+    name: str
+    storage: Storage
+    facts: dict[str, Any]
+    """run.json."""
+    scores: dict[str, Scores]
+    """By system: `tuned`, `untuned`, `trivial/RULE`."""
+    metrics: list[dict[str, Any]]
+    """Lines of metrics.jsonl, the last one of each step, in order."""
+    card: dict[str, Any]
+    gaps: list[Gap] = field(default_factory=list)
+
+    @property
+    def made_up(self) -> bool:
+        """Whether its rows come from the made-up marketplace."""
+        sources = (self.facts.get("run") or {}).get("sources") or {}
+        return bool(sources.get("made_up")) or bool(self.card.get("made_up"))
+
+
+def load(out: str) -> Outcome:
+    """Read OUT. Raises DataError where there is nothing of a run at all, or a file of it is broken."""
+    storage = open_storage(out)
+    facts = read_run_json(storage)
+    scores = _scores(storage)
+    metrics = _metrics(storage)
+    card = _json(storage, "rows/card.json") or {}
+    if not (facts or scores or metrics or card):
+        raise DataError(
+            f"{out}: nothing of a run is there",
+            found="no run.json, rows, metrics or scores",
+            expected="the `out` of a run",
+            mend="run `ecellm pipeline RUN.toml` first, or name another folder",
+        )
+    gaps = [
+        Gap(what, command)
+        for there, what, command in (
+            (facts, "run.json: settings and versions", "ecellm pipeline RUN.toml"),
+            (card, "rows/card.json: the data card", "ecellm build RUN.toml"),
+            (metrics, "metrics.jsonl: the training curves", "ecellm train RUN.toml"),
+            ("tuned" in scores, "scores.json: the tuned model", "ecellm evaluate RUN.toml"),
+            ("untuned" in scores, "baselines/untuned: the model before training", "ecellm evaluate RUN.toml"),
+            (
+                any("/" in name for name in scores),
+                "baselines/trivial: rules without a model",
+                "ecellm evaluate RUN.toml",
+            ),
+        )
+        if not there
+    ]
+    name = str((facts.get("run") or {}).get("name") or out.rstrip("/").rsplit("/", 1)[-1])  # type: ignore[attr-defined]
+    return Outcome(
+        out=out, name=name, storage=storage, facts=facts, scores=scores, metrics=metrics, card=card, gaps=gaps
+    )
+
+
+def predictions(outcome: Outcome, setting: str, task: str) -> list[Prediction]:
+    """The tuned model's predictions of a task; empty where there are none."""
+    key = f"evaluation/{setting}/{task}/predictions.jsonl"
+    try:
+        lines = outcome.storage.read(key).decode().splitlines()
+    except FileNotFoundError:
+        return []
+    try:
+        return [Prediction(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as fault:
+        raise _broken(outcome.storage, key, fault) from fault
+
+
+def _scores(storage: Storage) -> dict[str, Scores]:
+    found = {}
+    tuned = _json(storage, "scores.json")
+    if tuned:
+        found["tuned"] = tuned
+    for key, _ in storage.list("baselines/"):
+        if key.endswith("/scores.json"):
+            found[key.removeprefix("baselines/").removesuffix("/scores.json")] = _json(storage, key) or {}
+    return found
+
+
+def _metrics(storage: Storage) -> list[dict[str, Any]]:
+    """A resumed run repeats the steps since its last checkpoint: the newest line of a step holds."""
+    try:
+        lines = storage.read("metrics.jsonl").decode().splitlines()
+    except FileNotFoundError:
+        return []
+    steps: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines):
+        try:
+            found = json.loads(line)
+            step = int(found["step"])
+        except (ValueError, KeyError, TypeError) as fault:
+            if number == len(lines) - 1:
+                break
+            raise _broken(storage, f"metrics.jsonl:{number + 1}", fault) from fault
+        steps[step] = steps.get(step, {}) | {key: value for key, value in found.items() if value is not None}
+    return [steps[step] for step in sorted(steps)]
+
+
+def _json(storage: Storage, key: str) -> dict[str, Any] | None:
+    try:
+        data = storage.read(key)
+    except FileNotFoundError:
+        return None
+    try:
+        return dict(json.loads(data))
+    except (ValueError, TypeError) as fault:
+        raise _broken(storage, key, fault) from fault
+
+
+def _broken(storage: Storage, key: str, fault: Exception) -> DataError:
+    return DataError(
+        f"{join(storage.root, key)}: cannot be read",
+        found=str(fault).splitlines()[0],
+        expected="JSON as this version writes it",
+        mend="run the stage that made it again",
+    )
