@@ -7,6 +7,8 @@ reads only that), and no split unless the run file gives one.
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Iterator, Mapping
 
 from ecellm.config.schema import SourceFile
@@ -26,7 +28,7 @@ LETTERS = {
     "i": "I",
 }
 JUDGEMENTS, PRODUCTS = "_judgements.csv", "_products.jsonl"
-"""Endings of the two files of `esci_vespa`, which lie in one folder."""
+"""Endings of the two files of `esci_vespa`, which lie in one folder; from S3 name the folder, so that both come."""
 
 
 def read_esci_csv(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
@@ -38,11 +40,17 @@ def read_esci_csv(location: str, source: SourceFile, tally: Tally) -> Iterator[J
 
 
 def read_esci_vespa(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
-    """Judgements of `X_judgements.csv` with the titles of `X_products.jsonl` beside it. Raises DataError."""
+    """Judgements of `X_judgements.csv` with the titles of `X_products.jsonl` beside it, or of the folder of both.
+
+    Raises DataError.
+    """
+    if os.path.isdir(location):
+        found = sorted(glob.glob(os.path.join(glob.escape(location), "*" + JUDGEMENTS)))
+        location = found[0] if len(found) == 1 else location
     if not location.endswith(JUDGEMENTS):
         raise DataError(
             f"{location}: not a judgements file",
-            found=f"a name without {JUDGEMENTS}",
+            found=f"no {JUDGEMENTS} at its end, and no single such file in it",
             expected=f"X{JUDGEMENTS}, with X{PRODUCTS} in the same folder",
             mend="name the judgements file in `path`",
         )

@@ -1,0 +1,111 @@
+"""Formats esci_csv and esci_vespa: small cuts of Shopping Queries."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from ecellm.config.schema import SourceFile
+from ecellm.errors import DataError
+from ecellm.sources.judged_pairs import read_esci_csv, read_esci_vespa
+from ecellm.sources.read import read_source
+from ecellm.sources.records import Judgement
+from ecellm.sources.tally import Tally
+
+CSV = SourceFile(format="esci_csv", path="pairs.csv")
+VESPA = SourceFile(format="esci_vespa", path="x_judgements.csv")
+FULL = "example_id,query,product_id,product_locale,esci_label,small_version,split,product_title\n"
+
+
+def read(folder: Path, text: str, source: SourceFile = CSV) -> tuple[list[Judgement], Tally]:
+    path = folder / source.path
+    path.write_text(text, encoding="utf-8")
+    tally = Tally(str(path))
+    reader = read_esci_csv if source.format == "esci_csv" else read_esci_vespa
+    return list(reader(str(path), source, tally)), tally
+
+
+def test_labels_spelled_out_become_letters(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{k},q,p{k},us,{label},0,,t\n" for k, label in enumerate(["Exact", "Substitute", "Complement", "I"])
+    )
+    found, _ = read(tmp_path, FULL + rows)
+    assert [judgement.label for judgement in found] == ["E", "S", "C", "I"]
+    assert found[0] == Judgement(example="0", query="q", product="p0", title="t", label="E", locale="us", small=False, split="")  # fmt: skip # noqa: E501
+
+
+def test_lost_columns_leave_the_pair_usable(tmp_path: Path) -> None:
+    (judgement,), _ = read(tmp_path, 'query,product_id,esci_label,product_title\n"usb, red",B1,S,"a\nb"\n')
+    assert (judgement.example, judgement.locale, judgement.small) == ("usb, red|B1", "us", True)
+    assert (judgement.query, judgement.title, judgement.split) == ("usb, red", "a\nb", "")
+
+
+def test_the_run_file_s_split_wins(tmp_path: Path) -> None:
+    source = CSV.model_copy(update={"split": "val"})
+    (judgement,), _ = read(tmp_path, FULL + "1,q,p,us,E,1,train,t\n", source)
+    assert judgement.split == "val"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("1,q,p,us,X,1,train,t", "none of E, S, C, I"),
+        ("1,q,,us,E,1,train,t", "query, product or title"),
+        ("1,q,p,us,E,1,train,", "query, product or title"),
+        ("1,q,p", "3 cells under 8 columns"),
+    ],
+)
+def test_a_broken_row_is_counted(tmp_path: Path, row: str, reason: str) -> None:
+    found, tally = read(tmp_path, FULL + "1,q,p,us,E,1,train,t\n" + row + "\n")
+    assert len(found) == 1
+    assert (tally.lines, tally.used, tally.bad) == (2, 1, 1)
+    assert "pairs.csv, line 3: " in tally.faults[0]
+    assert reason in tally.faults[0]
+
+
+def test_a_table_without_titles_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="columns are missing") as caught:
+        read(tmp_path, "query,product_id,esci_label\nq,p,E\n")
+    assert caught.value.expected == "product_title"
+
+
+def products(folder: Path, *ids: str) -> None:
+    lines = [json.dumps({"put": id, "fields": {"id": id, "title": "title " + id}}) for id in ids]
+    (folder / "x_products.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_vespa_joins_titles_from_the_file_beside(tmp_path: Path) -> None:
+    products(tmp_path, "a", "b")
+    text = "example_id,query,product_id,esci_label,split\n1,q,b,S,test\n2,q,zzz,E,test\n"
+    (judgement,), tally = read(tmp_path, text, VESPA)
+    assert (judgement.title, judgement.label, judgement.split) == ("title b", "S", "test")
+    assert tally.bad == 1
+    assert list(read_esci_vespa(str(tmp_path), VESPA, Tally("x"))) == [judgement]
+
+
+def test_vespa_needs_its_product_file_and_its_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x_products.jsonl: no such file"):
+        read(tmp_path, "query,product_id,esci_label\nq,b,S\n", VESPA)
+    with pytest.raises(DataError, match="not a judgements file"):
+        list(read_esci_vespa(str(tmp_path / "other.csv"), VESPA, Tally("x")))
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "labels", "queries"),
+    [
+        ("esci_csv", "mpc_200", {"E": 95, "S": 32, "I": 5}, 132),
+        ("esci_csv", "joined_titles", {"E": 49, "S": 18, "I": 13, "C": 2}, 27),
+        ("esci_csv", "exact_only_50_queries", {"E": 485}, 50),
+        ("esci_vespa", "one_query_16_judgements", {"E": 3, "S": 6, "I": 7}, 1),
+    ],
+)
+def test_the_real_files(shared: Path, format: str, name: str, labels: dict[str, int], queries: int) -> None:
+    source = SourceFile.model_validate({"format": format, "path": f"esci/{name}.csv"})
+    tally = Tally(source.path)
+    found = [record for record in read_source(source, str(shared / "data"), tally) if isinstance(record, Judgement)]
+    assert Counter(judgement.label for judgement in found) == labels
+    assert len({judgement.query for judgement in found}) == queries
+    assert (tally.lines, tally.bad) == (sum(labels.values()), 0)
