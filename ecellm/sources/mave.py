@@ -1,7 +1,8 @@
 """MAVE: JSON lines of product texts with attributes and their evidence spans; a file, or a folder of splits.
 
 The public splitter calls the middle split `eval`, others `val`, `validation` or `dev`: all are `val` here. A record
-with several attributes gives one Attributed for each.
+with several attributes gives one Attributed for each. A line whose value is not in its paragraph is rejected: nobody
+could extract it.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ def _records(line: dict[str, Any], split: str, source: SourceFile) -> Iterator[A
     id = str(line.get("id") or hashlib.sha256(body.encode()).hexdigest()[:16])
     for attribute in line["attributes"]:
         evidences = tuple((str(e["value"]), paragraphs[int(e["pid"])][1]) for e in attribute["evidences"])
+        for value, text in ((str(e["value"]), paragraphs[int(e["pid"])][0]) for e in attribute["evidences"]):
+            if value not in text:
+                raise ValueError(f"{value!r} is not in its paragraph")
         yield Attributed(
             id=id, category=text_of(line.get("category")) or source.category, paragraphs=paragraphs,
             attribute=str(attribute["key"]), evidences=evidences, split=split,
