@@ -1,0 +1,187 @@
+"""The DeepSpeed ZeRO-3 engine, and the only import of deepspeed.
+
+Every rank owns one slice of each parameter, of its fp32 master and of its moments; layers are gathered when they
+are used. The one decision: all micro-steps of an optimizer step add up gradients locally and are reduced once, while
+whole gradients fit (`COALESCE_BYTES`); beyond that each micro-step is reduced as it comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.utils import (
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import nn
+
+from ecellm.checkpoint.layout import KINDS, Parameter, Reader, Slice
+from ecellm.config.schema import Run
+from ecellm.data.batch import Batch
+from ecellm.records import World
+from ecellm.train.engine import catalogue, optimizer, to_device
+from ecellm.train.loss import TokenLoss
+
+COALESCE_BYTES = 2 << 30
+"""Most bytes of whole gradients that a rank may hold so that a step is reduced once."""
+
+
+def zero3_config(run: Run, *, gpu: bool, bf16: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration. Pure.
+
+    Accumulation is ours (`forward_backward`), so DeepSpeed's own is 1. On CPUs nothing overlaps and every message
+    costs a round trip between processes, so parameters of up to a million values stay whole once gathered.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": run.train.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": run.train.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": gpu,
+            "contiguous_gradients": True,
+            "reduce_scatter": gpu,
+            "reduce_bucket_size": 50_000_000 if gpu else 20_000_000,
+            "stage3_prefetch_bucket_size": 50_000_000 if gpu else 0,
+            "stage3_param_persistence_threshold": 100_000 if gpu else 1_000_000,
+            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_max_reuse_distance": 1_000_000_000,
+            "memory_efficient_linear": False,
+        },
+    }
+
+
+def partition_while_loading(run: Run, *, gpu: bool, bf16: bool) -> object | None:
+    """On GPUs, make `from_pretrained` hand each rank its slices at once, so that no rank holds the whole model.
+
+    The object must stay alive while the model is loaded. None on CPUs, where the model fits.
+    """
+    if not gpu:
+        return None
+    from transformers.integrations import HfDeepSpeedConfig
+
+    deepspeed.init_distributed(dist_backend="nccl")
+    return HfDeepSpeedConfig(zero3_config(run, gpu=gpu, bf16=bf16))  # type: ignore[no-untyped-call]
+
+
+class Zero3Engine:
+    """Trains one rank's share of `module`. `torch.distributed` must be up (gloo on CPUs, nccl on GPUs)."""
+
+    def __init__(self, module: nn.Module, run: Run, world: World, device: torch.device, *, bf16: bool) -> None:
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        self.world, self.device = world, device
+        gpu = device.type == "cuda"
+        module.train()
+        self._engine, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer(module, run, device),
+            dist_init_required=False if dist.is_initialized() else None,
+            config=zero3_config(run, gpu=gpu, bf16=bf16),
+        )
+        self._zero = self._engine.optimizer
+        self._fused = gpu
+        self._loss = TokenLoss(module, self._engine)
+        parameters, _ = catalogue(module)
+        width = 2 if bf16 else 4
+        self._coalesce = sum(parameter.numel for parameter in parameters) * width <= COALESCE_BYTES
+
+    def forward_backward(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
+        losses = []
+        with self._engine.coalesce_grad_reduction() if self._coalesce else contextlib.nullcontext():
+            for batch in batches:
+                loss = self._loss(to_device(batch, self.device))
+                if not self._coalesce:
+                    self._engine.set_gradient_accumulation_boundary(False)
+                # DeepSpeed takes the mean over ranks; ours is a sum.
+                self._engine.backward(loss * self.world.size)
+                losses.append(loss.detach())
+        return losses
+
+    def step(self, learning_rate: float) -> float:
+        self._zero.set_lr(learning_rate)
+        self._engine.set_gradient_accumulation_boundary(True)
+        self._engine.step()
+        if self._zero.overflow:
+            return math.nan
+        return float(self._engine.get_global_grad_norm())
+
+    def evaluate(self, batch: Batch) -> torch.Tensor:
+        self._engine.eval()
+        with torch.no_grad():
+            loss = self._loss(to_device(batch, self.device))
+        self._engine.train()
+        return loss
+
+    def parameters(self) -> tuple[tuple[Parameter, ...], dict[str, str]]:
+        return catalogue(self._engine.module)
+
+    def local_slices(self) -> Iterator[Slice]:
+        self._ensure_state()
+        for name, parameter, start, length in self._owned():
+            for kind in KINDS:
+                whole = (
+                    safe_get_local_fp32_param(parameter)
+                    if kind == KINDS[0]
+                    else safe_get_local_optimizer_state(parameter, kind)
+                )
+                yield Slice(name, kind, start, parameter.ds_numel, whole[:length].detach())
+
+    def load_slices(self, reader: Reader, step: int) -> None:
+        self._ensure_state()
+        for flat in self._zero.fp32_partitioned_groups_flat:
+            self._zero.optimizer.state[flat]["step"].fill_(float(step))
+        for name, parameter, start, length in self._owned():
+            for kind in KINDS:
+                value = torch.zeros(parameter.ds_tensor.ds_numel, dtype=torch.float32)  # slices are padded alike
+                if length:
+                    value[:length] = reader(name, kind, start, length)
+                value = value.to(self.device)
+                if kind == KINDS[0]:
+                    safe_set_local_fp32_param(parameter, value)
+                else:
+                    safe_set_local_optimizer_state(parameter, value, kind)
+        # The copies that layers compute with are still the old ones, gathered ones included.
+        self._zero._partition_all_parameters()
+        for group in range(len(self._zero.fp32_partitioned_groups_flat)):
+            self._zero._reassign_or_swap_out_partitioned_parameters(group)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        total = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def gather(self, value: Any) -> list[Any]:
+        found: list[Any] = [None] * self.world.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def _owned(self) -> Iterator[tuple[str, Any, int, int]]:
+        """(name, parameter, first value, number of values) of each slice of this rank; the number may be 0."""
+        for name, parameter in self._engine.module.named_parameters():
+            if parameter.requires_grad:
+                per = parameter.ds_tensor.ds_numel
+                start = min(self.world.rank * per, parameter.ds_numel)
+                yield name, parameter, start, min(per, parameter.ds_numel - start)
+
+    def _ensure_state(self) -> None:
+        """Make AdamW's state before its first step would."""
+        state = self._zero.optimizer.state
+        for flat in self._zero.fp32_partitioned_groups_flat:
+            if not state.get(flat):
+                state[flat] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=self.device if self._fused else "cpu"),
+                    **{kind: torch.zeros_like(flat) for kind in KINDS[1:]},
+                }
