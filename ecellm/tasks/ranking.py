@@ -18,7 +18,7 @@ _FOUR = "ABCD"
 
 def dcg(gains: list[float]) -> float:
     """Discounted cumulative gain: the sum of (2^g - 1) / log2(i + 2) over positions i = 0, 1, ..."""
-    return sum((2.0**gain - 1.0) / math.log2(i + 2) for i, gain in enumerate(gains))
+    return math.fsum((2.0**gain - 1.0) / math.log2(i + 2) for i, gain in enumerate(gains))
 
 
 class Ranking:

@@ -1,0 +1,91 @@
+"""What holds for any text: reading never raises, every row counts, intervals hold their value."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecellm.errors import ConfigError, DataError
+from ecellm.tasks.base import Case
+from ecellm.tasks.intervals import bootstrap
+from ecellm.tasks.registry import ALIASES, TASKS, task
+
+GOLD = {
+    "AVE": '[{"attribute": "color", "value": "red", "source": "product title"}]',
+    "QPR": "A,B",
+    "SR": "C",
+    "AG": "an answer",
+    **dict.fromkeys(("PM", "PSI", "AP"), "yes"),
+    **dict.fromkeys(("PRP", "SA", "MPC"), "B"),
+}
+texts = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(
+        ["", " ", "yes", "A", "A: x", "B,A", "[1]", "[null]", '["attribute"]', '[{"attribute": {}}]', "[[", "1e999"]
+    ),
+)
+
+
+@pytest.mark.parametrize("name", TASKS)
+@given(replies=st.lists(texts, min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_no_reply_breaks_a_rule(name: str, replies: list[str]) -> None:
+    found = TASKS[name]
+    case = Case.of(
+        replies,
+        [GOLD[name]] * len(replies),
+        setting="OOD_Diverse_Instruction",
+        option_labels=["ES"] * len(replies) if name == "QPR" else (),
+    )
+    for rule in ("paper", "strict"):
+        assert found.score(case, rule)
+    assert found.score(case, "strict")["n"] == len(replies)
+    for reply in replies:
+        parsed = found.parse(reply)
+        assert parsed is None or found.parse(parsed) == parsed
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_gold_scores_full_marks(name: str) -> None:
+    found = TASKS[name]
+    case = Case.of([GOLD[name]] * 3, [GOLD[name]] * 3, setting="IND", option_labels=["ES"] * 3)
+    metrics = found.score(case, "strict")
+    assert metrics["n_invalid"] == 0
+    if name != "AG":
+        assert metrics[found.primary] == pytest.approx(1.0)
+
+
+def test_every_spelling_and_no_other() -> None:
+    assert {task(name).id for name in ALIASES} == set(TASKS)
+    for spelling in ("Product_Relation_Predicition", "Product_Substitue_Identification", "Query_Product_Ranking"):
+        assert task(spelling)
+    with pytest.raises(ConfigError, match="Product_Guessing"):
+        task("Product_Guessing")
+
+
+def test_ranking_without_relevance_labels_is_refused() -> None:
+    with pytest.raises(DataError, match="relevance labels are missing"):
+        TASKS["QPR"].score(Case.of(["A"], ["A"], setting="IND"), "strict")
+
+
+def test_intervals_hold_the_value_and_follow_the_seed() -> None:
+    items = (np.random.default_rng(0).random((400, 2)) < 0.6).astype(float)
+    reduce = TASKS["SR"].reduce
+    value = reduce(items)["recall@1"]
+    low, high = bootstrap(items, reduce, resamples=500, seed=3)["recall@1"]
+    assert low < value < high
+    assert high - low == pytest.approx(2 * 1.96 * (value * (1 - value) / 400) ** 0.5, rel=0.15)
+    assert bootstrap(items, reduce, resamples=500, seed=3)["recall@1"] == (low, high)
+    assert bootstrap(items, reduce, resamples=500, seed=4)["recall@1"] != (low, high)
+
+
+@pytest.mark.parametrize("name", ["AP", "PM", "SR"])
+def test_shortening_keeps_the_form(name: str) -> None:
+    import json
+
+    value = {"question": "how long is it?", "document": ["word " * 50, "short one"]}
+    short = TASKS[name].shorten(json.dumps(value), 20)
+    assert json.loads(short)["question"] == value["question"]
+    assert sum(len(t.split()) for t in json.loads(short)["document"]) <= 16
+    assert TASKS["SA"].shorten("a b c d", 2) == "a b"
+    assert TASKS["SR"].shorten(str(["1st: a b c", "2nd: d"]), 400) == str(["1st: a b c", "2nd: d"])
