@@ -1,0 +1,5 @@
+"""python -m ecellm.cli COMMAND: the same as the console script `ecellm`."""
+
+from ecellm.cli import main
+
+main()

@@ -1,0 +1,92 @@
+"""`ecellm checkpoints list|verify|prune OUT`: what is in storage, whether it is whole, what may go."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ecellm.config.schema import Checkpoint
+from ecellm.console import console, note
+from ecellm.errors import CheckpointError
+from ecellm.storage.base import join
+from ecellm.storage.open import open_storage
+
+app = typer.Typer(help="What is in storage, whether it is whole, what may go.", no_args_is_help=True)
+Out = Annotated[str, typer.Argument(metavar="OUT", help="A run's output: a folder or an s3:// prefix.")]
+
+
+@app.command("list")
+def list_them(out: Out) -> None:
+    """Checkpoints with their steps, sizes and states."""
+    from ecellm.checkpoint.layout import step_folder
+    from ecellm.checkpoint.restore import steps
+
+    storage = open_storage(out)
+    whole, half = steps(storage)
+    if not whole and not half:
+        console.print(f"no checkpoints under {join(storage.root, 'checkpoints')}")
+        return
+    for step in sorted({*whole, *half}):
+        files = list(storage.list(step_folder(step)))
+        state = "complete" if step in whole else "unfinished"
+        typer.echo(f"{step_folder(step)}\t{state}\t{len(files)} files\t{sum(size for _, size in files)} bytes")
+
+
+@app.command()
+def verify(out: Out) -> None:
+    """Read every complete checkpoint whole and compare sizes and digests with its manifest."""
+    from ecellm.checkpoint.layout import step_folder
+    from ecellm.checkpoint.restore import steps
+    from ecellm.checkpoint.restore import verify as faults_of
+
+    storage = open_storage(out)
+    whole, half = steps(storage)
+    if not whole:
+        raise CheckpointError(
+            f"no complete checkpoint under {join(storage.root, 'checkpoints')}",
+            found=f"{len(half)} unfinished" if half else "none",
+            mend="check OUT, or train until the first checkpoint",
+        )
+    table = Table(box=None, pad_edge=False)
+    for column in ("checkpoint", "state"):
+        table.add_column(column)
+    broken = []
+    for step in whole:
+        faults = faults_of(storage, step_folder(step))
+        table.add_row(step_folder(step), "[red]" + "; ".join(faults) + "[/red]" if faults else "[green]whole[/green]")
+        broken += [step_folder(step)] if faults else []
+    console.print(table)
+    if broken:
+        raise CheckpointError(
+            f"{len(broken)} of {len(whole)} checkpoints are not whole",
+            found=", ".join(broken),
+            mend="training goes on from the newest whole one by itself; delete the broken folders to free their space",
+        )
+
+
+@app.command()
+def prune(
+    out: Out,
+    keep: Annotated[int, typer.Option(min=2, help="Newest complete checkpoints to keep.")] = Checkpoint().keep,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would go.")] = False,
+) -> None:
+    """Remove checkpoints that may go: all but the newest complete ones, and unfinished ones older than those."""
+    from ecellm.checkpoint.layout import step_folder
+    from ecellm.checkpoint.restore import steps
+    from ecellm.checkpoint.retain import to_remove
+    from ecellm.stage import clear
+
+    storage = open_storage(out)
+    whole, half = steps(storage)
+    going = to_remove(whole, half, keep)
+    if not going:
+        console.print("nothing may go")
+    for step in going:
+        size = sum(size for _, size in storage.list(step_folder(step)))
+        if yes:
+            clear(storage, step_folder(step))
+        typer.echo(f"{step_folder(step)}\t{'removed' if yes else 'may go'}\t{size} bytes")
+    if going and not yes:
+        note("nothing was removed; add --yes to remove these")

@@ -1,0 +1,95 @@
+"""Errors to exit codes and messages. The only printer of errors.
+
+75 means "stopped with the state saved, run me again", so only `Stopped` may say it; any other interruption is 130.
+An error nobody foresaw ends with 1 and the place of its traceback, never with 0.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import signal
+import tempfile
+import traceback
+from types import FrameType
+
+from rich.markup import escape
+
+from ecellm.console import console
+from ecellm.errors import EcellmError, Stopped
+
+INTERRUPTED = 130
+HEADINGS = {2: "run file or command line", 3: "data", 4: "storage or checkpoint", 5: "cluster"}
+
+
+def stop_on_sigterm() -> None:
+    """Make SIGTERM end in the same clean-up as Ctrl-C; a stage that can save replaces this with its own."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, as when a test or a notebook calls us
+        return
+
+
+def exit_code_of(trouble: BaseException) -> int:
+    """Say what happened on stderr and give the exit code."""
+    known = ours(trouble)
+    if isinstance(known, Stopped):
+        console.print(f"[yellow]stopped[/yellow]  {escape(str(known))}")
+        return known.exit_code
+    if known is not None:
+        _tell(HEADINGS.get(known.exit_code, "error"), str(known))
+        return known.exit_code
+    if isinstance(trouble, KeyboardInterrupt):
+        console.print("[yellow]interrupted[/yellow]  finished stages stay; run the same command again to go on")
+        return INTERRUPTED
+    if isinstance(trouble, FileNotFoundError):
+        _tell(
+            HEADINGS[3],
+            f"{trouble.filename or trouble}: missing\n  mend      check the path, or run the stage that makes it",
+        )
+        return 3
+    if isinstance(trouble, OSError) and trouble.errno in (errno.ENOSPC, errno.EDQUOT):
+        _tell(HEADINGS[4], f"{trouble}\n  mend      free some space, then run the same command again")
+        return 4
+    cause = f"{type(trouble).__name__}: {(str(trouble).strip().splitlines() or [''])[0]}"
+    _tell(
+        "unexpected",
+        f"{cause}\n  traceback {_traceback_file(trouble)}\n  mend      send that file with a report, please",
+    )
+    return 1
+
+
+def ours(trouble: BaseException) -> EcellmError | None:
+    """The error of our family in a chain: an error of a Ray worker comes wrapped in Ray's own."""
+    seen: set[int] = set()
+    queue: list[BaseException] = [trouble]
+    while queue:
+        one = queue.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if type(one).__module__ == EcellmError.__module__ and isinstance(one, EcellmError):
+            return one
+        inner = (getattr(one, "cause", None), one.__cause__, one.__context__)
+        queue += [other for other in inner if isinstance(other, BaseException)]
+    return None
+
+
+def _tell(heading: str, text: str) -> None:
+    console.print(f"[bold red]error[/bold red] [dim]({heading})[/dim]  {escape(text)}")
+
+
+def _traceback_file(trouble: BaseException) -> str:
+    name = f"ecellm-{datetime.datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    path = os.path.join(tempfile.gettempdir(), name)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            traceback.print_exception(trouble, file=file)
+    except OSError as fault:
+        return f"could not be written ({fault})"
+    return path

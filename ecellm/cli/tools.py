@@ -1,0 +1,58 @@
+"""`plan`, `export` and `doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ecellm.cli.stages import ANY_OPTION, RunFile
+from ecellm.config.load import load_run
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        help="Memory per GPU, steps, time and checkpoint bytes, before anything is spent.", context_settings=ANY_OPTION
+    )(plan)
+    app.command(help="A Hugging Face folder from a checkpoint, on a CPU machine.")(export)
+    app.command(help="What this machine has, and the mend for what is missing.")(doctor)
+
+
+def plan(
+    ctx: typer.Context,
+    run_file: RunFile,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of one machine; default: the run's workers.")] = 0,
+    gpu: Annotated[str, typer.Option(help="Kind of GPU, as H100 or A100-80GB.")] = "A100-80GB",
+    tokens_per_sample: Annotated[int, typer.Option(min=1, help="Mean prompt and answer, in tokens.")] = 400,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Estimate a training run."""
+    from ecellm.plan import plan as estimate
+    from ecellm.plan import show
+
+    run = load_run(run_file, ctx.args)
+    gpus = nodes * gpus_per_node if gpus_per_node else max(nodes, run.cluster.workers)
+    show(estimate(run, gpus=gpus, gpu=gpu, tokens_per_sample=tokens_per_sample), as_json=as_json)
+
+
+def export(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="OUT/checkpoints/step-…, a folder or s3://.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the Hugging Face folder goes.")],
+) -> None:
+    """Export a checkpoint."""
+    from ecellm.checkpoint.export import export as write
+    from ecellm.config.schema import Storage
+
+    write(checkpoint, folder, Storage())
+
+
+def doctor(
+    s3: Annotated[str, typer.Option(help="An s3:// prefix to reach.")] = "",
+) -> None:
+    """Look at this machine; exit code 1 where an essential part is missing."""
+    from ecellm.doctor import examine, show
+
+    if not show(examine(s3)):
+        raise typer.Exit(1)
