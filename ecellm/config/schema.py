@@ -17,7 +17,7 @@ Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SourceFormat = Literal[
     "amazon_google", "amazon_reviews", "amazon_metadata", "amazon_ratings", "mave", "esci", "amazonqa",
-    "ae_jsonl", "esci_csv", "esci_vespa", "amazon_qa_literal", "subjqa", "epqa", "hetpqa_answers", "hetpqa_evidence",
+    "ae_jsonl", "esci_csv", "esci_vespa", "esci_exact", "amazon_qa_literal", "subjqa", "epqa", "hetpqa_answers", "hetpqa_evidence",
 ]  # fmt: skip
 
 

@@ -109,3 +109,27 @@ def test_the_real_files(shared: Path, format: str, name: str, labels: dict[str, 
     assert Counter(judgement.label for judgement in found) == labels
     assert len({judgement.query for judgement in found}) == queries
     assert (tally.lines, tally.bad) == (sum(labels.values()), 0)
+
+
+def test_exact_pairs_get_irrelevant_products_of_other_queries_for_training_only(tmp_path: Path) -> None:
+    rows = "".join(f"{k},lamp,l{k},us,E,1,test,desk lamps {k}\n" for k in range(4))
+    rows += "".join(f"{10 + k},red shoe,s{k},us,E,1,test,shoes {k}\n" for k in range(4))
+    rows += "20,lamp shade,x,us,E,1,test,lamp shade\n30,lamp,s9,us,S,1,test,shoes 9\n"
+    (tmp_path / "pairs.csv").write_text(FULL + rows)
+    source = SourceFile(format="esci_exact", path="pairs.csv")
+    found = [record for record in read_source(source, str(tmp_path), Tally("x")) if isinstance(record, Judgement)]
+    assert {judgement.split for judgement in found} == {"train"}
+    lamp = [judgement for judgement in found if judgement.query == "lamp"]
+    assert Counter(judgement.label for judgement in lamp) == {"E": 2, "I": 2}
+    assert {judgement.title.split()[0] for judgement in lamp if judgement.label == "I"} == {"shoes"}
+    assert len({judgement.example for judgement in found}) == len(found)
+
+
+def test_the_real_exact_file(shared: Path) -> None:
+    source = SourceFile(format="esci_exact", path="esci/exact_only_50_queries.csv")
+    tally = Tally(source.path)
+    found = [record for record in read_source(source, str(shared / "data"), tally) if isinstance(record, Judgement)]
+    labels = Counter(judgement.label for judgement in found)
+    assert labels["I"] == 100
+    assert 50 <= labels["E"] <= 100
+    assert (tally.lines, tally.bad) == (485, 0)
