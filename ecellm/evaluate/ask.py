@@ -17,7 +17,7 @@ from ecellm.evaluate.plan import batches
 from ecellm.evaluate.pool import answer_all
 from ecellm.evaluate.requests import Asked, Request, request
 from ecellm.evaluate.rows import Groups
-from ecellm.evaluate.systems import System
+from ecellm.evaluate.systems import System, placed
 from ecellm.records import Prediction
 from ecellm.storage.base import Storage
 from ecellm.tasks.registry import task
@@ -54,7 +54,7 @@ def ask(run: Run, storage: Storage, system: System, groups: Groups) -> dict[tupl
 
         try:
             plan = batches(missing, run.evaluate.batch_tokens)
-            answer_all(run, system.folder, system.separator, plan, keep)
+            answer_all(placed(run), system.name, system.separator, plan, keep)
         finally:
             log.flush()
     return {key: gather.predictions(rows) for key, rows in asked.items()}

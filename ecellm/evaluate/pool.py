@@ -7,7 +7,6 @@ Answers reach the caller in any order, each batch once.
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from ecellm.errors import ClusterError, EcellmError
 from ecellm.evaluate.log import Answer
 from ecellm.evaluate.requests import Request
 from ecellm.session import ray_session
-from ecellm.storage.base import is_remote
 
 Batch = tuple[Request, ...]
 AHEAD = 2
@@ -28,21 +26,16 @@ AHEAD = 2
 class Holder:
     """What runs in an actor: one model and nothing else. A plain class, so that it can be tried without Ray."""
 
-    def __init__(self, run_json: str, folder: str, separator: str, gpu: bool) -> None:
+    def __init__(self, run_json: str, system: str, separator: str) -> None:
         import torch
 
+        from ecellm.evaluate.systems import system_folder
         from ecellm.model.generate import Generator
 
         run = Run.model_validate_json(run_json)
         torch.set_num_threads(run.cluster.cpus_per_worker)
-        self.cache: Any = None
-        if is_remote(folder):
-            from ecellm.evaluate.systems import fetch
-
-            self.cache = tempfile.TemporaryDirectory(prefix="ecellm-model-")
-            fetch(folder, run, self.cache.name)
-            folder = self.cache.name
-        self.generator = Generator(folder, run.model, "cuda" if gpu else "cpu", separator=separator)
+        device = "cuda" if run.cluster.gpus_per_worker else "cpu"
+        self.generator = Generator(system_folder(system, run), run.model, device, separator=separator)
 
     def answer(self, batch: Batch) -> list[Answer]:
         """Answers of one batch, in its order."""
@@ -87,9 +80,9 @@ class _Pool:
 
 
 def answer_all(
-    run: Run, folder: str, separator: str, batches: Sequence[Batch], on_answers: Callable[[list[Answer]], None]
+    run: Run, system: str, separator: str, batches: Sequence[Batch], on_answers: Callable[[list[Answer]], None]
 ) -> None:
-    """Have every batch answered by the model in `folder`; `on_answers` is called for each as it comes.
+    """Have every batch answered by the model `system`; `on_answers` is called for each as it comes.
 
     Raises ClusterError when more actors are lost than `cluster.max_failures`, and the worker's own error otherwise.
     """
@@ -97,12 +90,13 @@ def answer_all(
         return
     cpus = run.cluster.cpus_per_worker * max(run.evaluate.workers, run.cluster.workers)
     with ray_session(run, cpus=cpus):
-        import ray
+        import ray as imported
 
-        gpu = run.cluster.gpus_per_worker > 0
-        holder: Any = ray.remote(num_cpus=run.cluster.cpus_per_worker, num_gpus=1 if gpu else 0)(Holder)
+        ray: Any = imported
+        needs = {"num_cpus": run.cluster.cpus_per_worker, "num_gpus": run.cluster.gpus_per_worker}
+        holder: Any = ray.remote(**needs)(Holder)
         run_json = run.model_dump_json()
-        pool = _Pool(lambda: holder.remote(run_json, folder, separator, gpu), deque(batches))
+        pool = _Pool(lambda: holder.remote(run_json, system, separator), deque(batches))
         for _ in range(pool_size(run, int(ray.cluster_resources().get("GPU", 0)), len(batches))):
             pool.feed(pool.start())
         _drain(ray, pool, run.cluster.max_failures, on_answers)

@@ -56,7 +56,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     similarity = _similarity(run, groups)
     scores = {}
     for model in models:
-        scores[model.name] = _finish(run, storage, model.name, groups, ask(run, storage, model, groups), similarity)
+        said = ask(run, storage, model, groups)
+        scores[model.name] = _finish(run, storage, model.name, groups, said, similarity, model.family)
     if "trivial" in run.evaluate.systems:
         for rule, predictions in _trivial(run, storage, groups).items():
             scores[f"trivial/{rule}"] = _finish(run, storage, f"trivial/{rule}", groups, predictions, similarity)
@@ -81,7 +82,13 @@ def _similarity(run: Run, groups: Groups) -> Remembered | None:
 
 
 def _finish(
-    run: Run, storage: Storage, system: str, groups: Groups, predictions: Predictions, similarity: Remembered | None
+    run: Run,
+    storage: Storage,
+    system: str,
+    groups: Groups,
+    predictions: Predictions,
+    similarity: Remembered | None,
+    family: str = "",
 ) -> Scores:
     """Write predictions and scores of one system."""
     found: Scores = {}
@@ -96,6 +103,7 @@ def _finish(
             seed=run.seed,
             similarity=similarity if name == "AG" else None,
             encoder=run.evaluate.similarity_encoder if name == "AG" else "",
+            family=family,
         )
     storage.write(home(system) + SCORES, json.dumps(found, indent=1, sort_keys=True, allow_nan=False).encode())
     return found

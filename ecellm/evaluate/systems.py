@@ -1,17 +1,14 @@
 """The models that an evaluation asks: where each lies, what names its content, how its prompts are made.
 
 Not the models themselves: those live in the pool's actors. The one decision to know: the tuned model must bring its own
-`prompt.json` and the tokenizer that it names, or nothing is asked (exit 4); the untuned base gets the same policy with
-its own tokenizer, so that both are asked the same words.
+`prompt.json` and the tokenizer that it names, or nothing is asked (exit 4); the untuned base is asked under the same
+policy, so that both get the same words.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,25 +16,26 @@ from ecellm import prompt
 from ecellm.config.schema import Run
 from ecellm.data.encode import Encoder
 from ecellm.errors import CheckpointError
-from ecellm.model.base import base_folder
-from ecellm.model.load import load_config, load_tokenizer
+from ecellm.model.base import base_folder, local_copy
+from ecellm.model.load import load_tokenizer
 from ecellm.storage.base import Storage, is_remote, join
+from ecellm.storage.open import open_storage
 from ecellm.tasks.template import SEPARATOR
 
-MODEL, POLICY = "model", "prompt.json"
+MODEL = "model"
 _CHUNK = 16 << 20
+_ANSWERS_DEPEND_ON = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """One model to ask. `folder` is a local folder, or an s3:// prefix that each actor fetches."""
+    """One model to ask. `digest` names its content; `family` is `t5` for encoder-decoders, else empty."""
 
     name: str
-    folder: str
     digest: str
     separator: str
-    encoder: Any
-    """`Encoder`: rows to prompt ids."""
+    family: str
+    encoder: Encoder
 
 
 def open_system(name: str, run: Run, storage: Storage) -> System:
@@ -45,82 +43,63 @@ def open_system(name: str, run: Run, storage: Storage) -> System:
 
     Raises CheckpointError where the model folder is missing, has no prompt.json, or does not fit its tokenizer.
     """
-    policy = _policy(storage, MODEL if name == "tuned" else _policy_folder(storage))
-    folder = join(storage.root, MODEL) if name == "tuned" else base_folder(run, storage)
-    with small_files(folder, run) as local:
-        tokenizer = load_tokenizer(local)
-        if name == "tuned":
-            prompt.check(policy, tokenizer, folder)
-        encoder_decoder = bool(getattr(load_config(local), "is_encoder_decoder", False))
+    policy = _policy(storage, tuned=name == "tuned")
+    folder = system_folder(name, run)
+    tokenizer: Any = load_tokenizer(folder, trust_remote_code=run.model.trust_remote_code)
+    if name == "tuned":
+        prompt.check(policy, tokenizer, join(storage.root, MODEL))
     return System(
         name=name,
-        folder=folder,
-        digest=model_digest(folder, run),
+        digest=model_digest(folder),
         separator=SEPARATOR[policy.template],
-        encoder=Encoder(tokenizer, policy, encoder_decoder=encoder_decoder),
+        family="t5" if policy.encoder_decoder else "",
+        encoder=Encoder(tokenizer, policy, encoder_decoder=policy.encoder_decoder),
     )
 
 
-def _policy_folder(storage: Storage) -> str:
-    return MODEL if storage.exists(f"{MODEL}/{POLICY}") else ""
+def system_folder(name: str, run: Run) -> str:
+    """A local folder with the model, on whichever machine this runs; fetched from S3 or a hub where it lies there."""
+    storage = open_storage(run.out, run.storage)
+    return local_copy(storage, MODEL) if name == "tuned" else base_folder(run, storage)
 
 
-def _policy(storage: Storage, folder: str) -> prompt.PromptPolicy:
-    key = f"{folder}/{POLICY}".lstrip("/")
-    try:
-        return prompt.read_policy(storage.read(key), join(storage.root, key))
-    except FileNotFoundError as fault:
-        if folder == MODEL and not any(True for _ in storage.list(f"{MODEL}/")):
-            found, mend = "no model folder", "train first: ecellm train RUN.toml"
-        else:
-            found, mend = (
-                f"no {POLICY}",
-                "export the model again (ecellm export), or prepare and train with this version",
-            )
-        raise CheckpointError(
-            f"{join(storage.root, key)}: how its prompts are made is not known",
-            found=found,
-            expected=f"{POLICY} beside the model that was trained with it",
-            mend=mend,
-        ) from fault
+def placed(run: Run) -> Run:
+    """The run with an absolute `out` and base folder, for workers that stand elsewhere in the file system."""
+    places: dict[str, Any] = {}
+    if not is_remote(run.out):
+        places["out"] = os.path.abspath(run.out)
+    base = os.path.expanduser(run.model.base)
+    if os.path.exists(base):
+        places["model"] = run.model.model_copy(update={"base": os.path.abspath(base)})
+    return run.model_copy(update=places)
 
 
-def model_digest(folder: str, run: Run) -> str:
-    """SHA-256 over names and bytes of every file that decides an answer: config, weights, tokenizer."""
-    storage = _open(folder, run)
+def model_digest(folder: str) -> str:
+    """SHA-256 over names and bytes of every file of a local folder that decides an answer."""
     total = hashlib.sha256()
-    for key, size in storage.list(""):
-        if not key.endswith((".json", ".safetensors", ".model", ".txt", ".bin")) or key.endswith("COMPLETE"):
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if not name.endswith(_ANSWERS_DEPEND_ON) or not os.path.isfile(path):
             continue
-        total.update(f"{key}\n{size}\n".encode())
-        for start in range(0, size, _CHUNK):
-            total.update(storage.read(key, start, min(_CHUNK, size - start)))
+        total.update(f"{name}\n{os.path.getsize(path)}\n".encode())
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
     return total.hexdigest()
 
 
-@contextmanager
-def small_files(folder: str, run: Run) -> Iterator[str]:
-    """A local folder with everything but the weights of a model folder: itself, or a copy of what lies in S3."""
-    if not is_remote(folder):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="ecellm-") as local:
-        fetch(folder, run, local, weights=False)
-        yield local
-
-
-def fetch(folder: str, run: Run, local: str, *, weights: bool = True) -> None:
-    """Copy a model folder from S3 to a local folder."""
-    storage = _open(folder, run)
-    for key, _ in storage.list(""):
-        if not weights and key.endswith((".safetensors", ".bin")):
+def _policy(storage: Storage, *, tuned: bool) -> prompt.PromptPolicy:
+    """The tuned model's policy; for the base alone also the one that prepare wrote."""
+    keys = [f"{MODEL}/{prompt.FILE}"] + ([] if tuned else [prompt.FILE])
+    for key in keys:
+        try:
+            return prompt.read_policy(storage.read(key), join(storage.root, key))
+        except FileNotFoundError:
             continue
-        path = os.path.join(local, *key.split("/"))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        storage.download(key, path)
-
-
-def _open(folder: str, run: Run) -> Storage:
-    from ecellm.storage.open import open_storage
-
-    return open_storage(folder, run.storage)
+    there = next(iter(storage.list(f"{MODEL}/")), None) is not None
+    raise CheckpointError(
+        f"{join(storage.root, keys[0])}: how the model's prompts are made is not known",
+        found=f"a model folder without {prompt.FILE}" if there else "no model folder",
+        expected=f"{prompt.FILE} beside the model, from the run that trained it",
+        mend="export the model again from its checkpoint" if there else "run: ecellm train RUN.toml",
+    )

@@ -14,7 +14,7 @@ import torch
 
 from ecellm.config.schema import Model
 from ecellm.model.decode import decode
-from ecellm.model.load import load_model, load_tokenizer, pick_attention
+from ecellm.model.load import load_model, load_tokenizer, pick_attention, pick_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,12 @@ class Generator:
 
     def __init__(self, folder: str, settings: Model, device: str = "", *, separator: str = "### Response:") -> None:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        attention, _ = pick_attention(settings, place.type)
-        self.tokenizer: Any = load_tokenizer(folder)
-        self.model: Any = load_model(folder, settings, dtype=_dtype(settings, place), attention=attention)
+        # Recomputing activations serves training only, and switches the cache off.
+        settings = settings.model_copy(update={"gradient_checkpointing": False})
+        attention, _ = pick_attention(settings, place)
+        dtype = getattr(torch, pick_dtype(settings, place))
+        self.tokenizer: Any = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+        self.model: Any = load_model(folder, settings, dtype=dtype, attention=attention)
         self.model.to(place).eval()
         self.separator = separator
         self.end_ids = _end_ids(self.model, self.tokenizer)
@@ -86,9 +89,3 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     for value in (getattr(settings, "eos_token_id", None), getattr(model.config, "eos_token_id", None)):
         found.update(value if isinstance(value, list | tuple) else [value])
     return frozenset(int(value) for value in found if value is not None)
-
-
-def _dtype(settings: Model, place: torch.device) -> torch.dtype:
-    if settings.dtype == "auto":
-        return torch.bfloat16 if place.type == "cuda" else torch.float32
-    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32

@@ -97,7 +97,7 @@ def _time(outcome: Outcome) -> str:
     seconds = sum(float(line.get("seconds") or 0) for line in outcome.metrics)
     if not seconds:
         return ""
-    minutes, rest = divmod(int(round(seconds)), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
     return f"{text} in steps"

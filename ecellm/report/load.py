@@ -79,7 +79,7 @@ def load(out: str) -> Outcome:
         )
         if not there
     ]
-    name = str((facts.get("run") or {}).get("name") or out.rstrip("/").rsplit("/", 1)[-1])  # type: ignore[attr-defined]
+    name = str((facts.get("run") or {}).get("name") or out.rstrip("/").rsplit("/", 1)[-1])
     return Outcome(
         out=out, name=name, storage=storage, facts=facts, scores=scores, metrics=metrics, card=card, gaps=gaps
     )
