@@ -64,9 +64,9 @@ def base_folder(run: Run, storage: Storage) -> str:
                 f"{join(storage.root, FOLDER)} holds no base model", expected=f"what prepare makes of model.base = {base!r}",
                 mend="run: ecellm prepare RUN.toml",
             )  # fmt: skip
-        return _local(storage, FOLDER)
+        return local_copy(storage, FOLDER)
     if kind == "s3":
-        return _local(open_storage(base, run.storage), "")
+        return local_copy(open_storage(base, run.storage), "")
     if kind == "hub":
         return _from_hub(base, run.model.revision)
     folder = os.path.abspath(os.path.expanduser(base))
@@ -139,8 +139,12 @@ def _make(kind: Kind, run: Run, texts: Iterable[str], work: str) -> None:
         convert_gguf(os.path.join(fetched, name), work)
 
 
-def _local(storage: Storage, prefix: str) -> str:
-    """A local folder with the objects under `prefix`; those of S3 are fetched once for each state they have."""
+def local_copy(storage: Storage, prefix: str) -> str:
+    """A local folder with the objects under `prefix`; those of S3 are fetched once for each state they have.
+
+    Raises:
+        CheckpointError: there are none in S3.
+    """
     if not is_remote(storage.root):
         return os.path.abspath(join(storage.root, prefix))
     listed = list(storage.list(prefix + "/" if prefix else ""))

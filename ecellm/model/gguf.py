@@ -7,6 +7,7 @@ file that was read and would make transformers look for it again.
 from __future__ import annotations
 
 import os
+import struct
 
 from ecellm.errors import CheckpointError
 
@@ -26,7 +27,7 @@ def convert_gguf(path: str, folder: str) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
         model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
-    except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError) as error:
+    except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError, struct.error) as error:
         raise CheckpointError(
             f"{path} cannot be read as a model",
             found=f"{type(error).__name__}: {str(error).splitlines()[0]}",

@@ -88,7 +88,7 @@ def load_model(folder: str, settings: Model, *, dtype: Any, attention: str) -> A
     except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
         raise _unreadable(folder, "weights", error) from error
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         model.config.use_cache = False
     return model.train()
 

@@ -1,0 +1,98 @@
+"""Real Ray: shards are the same bytes at any number of workers, on a folder and on S3, and are not made twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ecellm.config.schema import TASK_IDS
+from ecellm.data.prepare import prepare, read_prompt_policy
+from ecellm.data.shards import load_tokens
+from ecellm.errors import DataError
+from ecellm.model.base import base_folder
+from ecellm.model.load import load_tokenizer
+from ecellm.prompt import check
+from ecellm.records import Row
+from ecellm.storage.base import Storage
+from ecellm.storage.open import open_storage
+from tests.data.made import make_row, make_run, put_rows
+
+pytestmark = pytest.mark.heavy
+
+
+def contents(storage: Storage, prefix: str) -> dict[str, bytes]:
+    return {key: storage.read(key) for key, _ in storage.list(prefix)}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="bucket")
+    yield "s3://bucket/run"
+    server.stop()
+
+
+def test_shards_do_not_depend_on_workers_or_storage(
+    tmp_path: Path, bucket: str, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECELLM_CACHE", str(tmp_path / "cache"))
+    others = [make_row(n, setting="IND_Single_Instruction") for n in range(3)]
+    rows = [*rows, *others, make_row(90, words=900)]
+    outs, storages = [str(tmp_path / "one"), bucket], []
+    for workers, out in enumerate(outs, 1):
+        storage = open_storage(out)
+        put_rows(storage, rows)
+        facts = prepare(make_run(out, cluster={"workers": workers}))
+        storages.append(storage)
+    assert contents(storages[0], "tokens/") == contents(storages[1], "tokens/")
+    assert contents(storages[0], "base/") == contents(storages[1], "base/")
+    train = facts["splits"]["train"]
+    assert (train["rows"], train["cut"], train["left_out"], len(train["shards"])) == (26, 1, 0, 4)
+
+    tokens = load_tokens(storages[1], "train", str(tmp_path / "cache"))
+    again = load_tokens(storages[1], "train", str(tmp_path / "cache"))
+    assert tokens.n == 26 and tokens.ids[:2] == ("train-0", "train-1") and tokens.fingerprint == train["fingerprint"]
+    folder = base_folder(make_run(bucket), storages[1])
+    tokenizer = load_tokenizer(folder)
+    check(read_prompt_policy(storages[1]), tokenizer)
+    prompt, answer = again.sample(1)
+    assert tokenizer.decode(answer) == "yes</s>" and tokenizer.decode(prompt).endswith("### Response:\n")
+    assert np.array_equal(tokens.prompt_lengths + tokens.answer_lengths, np.diff(tokens.offsets))
+    assert TASK_IDS[tokens.tasks[0]] == "MPC" and TASK_IDS[tokens.tasks[1]] == "PM"
+    assert load_tokens(storages[0], "val").n == 5
+
+
+def test_a_whole_artefact_is_left_alone_and_a_broken_one_refused(tmp_path: Path, rows: list[Row]) -> None:
+    out = str(tmp_path)
+    put_rows(open_storage(out), rows)
+    first = prepare(make_run(out))
+    shard = tmp_path / "tokens/train/part-00000.parquet"
+    when = shard.stat().st_mtime_ns
+    assert prepare(make_run(out)) == first and shard.stat().st_mtime_ns == when
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(DataError, match="part-00000.parquet is not what prepare wrote"):
+        load_tokens(open_storage(out), "train")
+    assert json.loads((tmp_path / "prompt.json").read_text())["template"] == "alpaca"
+
+
+def test_nothing_that_fits_is_bad_data(tmp_path: Path, rows: list[Row]) -> None:
+    out = str(tmp_path)
+    put_rows(open_storage(out), rows)
+    with pytest.raises(DataError, match="no training row fits"):
+        prepare(make_run(out, prepare={"max_length": 24}))
+
+
+def test_without_rows_build_is_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ecellm build"):
+        prepare(make_run(str(tmp_path)))
