@@ -1,0 +1,92 @@
+"""Which split an entity belongs to: a product, a user, a query. Samples follow their entities, never the other way.
+
+Three ways: by hash (`by_hash`), by a source's own splits with gaps filled (`with_source_splits`), and by
+neighbourhoods of a graph (`by_neighbourhood`), so that pairs whose two ends must share a split are seldom torn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from ecellm.ecinstruct.draws import rank, unit
+
+SHARES = {"test": 0.1, "val": 0.1, "train": 0.8}
+
+
+def by_hash(seed: int, purpose: str, entity: str) -> str:
+    """80/10/10 by the entity's own hash: adding entities moves none."""
+    draw = unit(seed, "split", purpose, entity)
+    return "test" if draw < 0.1 else "val" if draw < 0.2 else "train"
+
+
+def with_source_splits(stated: Mapping[str, Iterable[str]], seed: int, purpose: str) -> dict[str, str]:
+    """Entity -> split, from the splits that the source states for its records ("" where it states none).
+
+    A source with splits keeps them: an entity in several goes to test before val before train. A missing test split
+    is half of val, a missing val split a tenth of train. Where nothing is stated, the hash decides.
+    """
+    claims = {entity: set(splits) - {""} for entity, splits in stated.items()}
+    present = set().union(*claims.values()) if claims else set()
+    chosen: dict[str, str] = {}
+    for entity, claim in claims.items():
+        if not present or not claim:
+            chosen[entity] = by_hash(seed, purpose, entity)
+            continue
+        split: str = next(name for name in ("test", "val", "train") if name in claim)
+        draw = unit(seed, "fill", purpose, entity)
+        if split == "val" and "test" not in present and draw < 0.5:
+            split = "test"
+        elif split == "train" and len(present) == 1:
+            split = by_hash(seed, purpose, entity)
+        elif split == "train" and "val" not in present and draw < 0.1:
+            split = "val"
+        chosen[entity] = split
+    return chosen
+
+
+def by_neighbourhood(
+    nodes: Iterable[str], edges: Iterable[tuple[str, str]], seed: int, purpose: str, *, largest: int | None = None
+) -> dict[str, str]:
+    """Node -> split, 80/10/10 of the edges as nearly as the parts allow.
+
+    The graph is cut into parts: connected components, or pieces of at most `largest` nodes grown breadth first where
+    a component is bigger. Whole parts go to the split that lacks most. Edges between parts may be torn.
+    """
+    near: dict[str, set[str]] = {node: set() for node in nodes}
+    for a, b in edges:
+        near[a].add(b)
+        near[b].add(a)
+    order = sorted(near, key=lambda node: (rank(seed, purpose, node), node))
+    parts = _parts(order, near, largest)
+    weight = [max(1, sum(len(near[node]) for node in part)) for part in parts]
+    total = sum(weight)
+    filled: dict[str, float] = dict.fromkeys(SHARES, 0.0)
+    chosen: dict[str, str] = {}
+    ranked = sorted(range(len(parts)), key=lambda i: (-weight[i], rank(seed, purpose, parts[i][0]), parts[i][0]))
+    for i in ranked:
+        split = max(SHARES, key=lambda name: SHARES[name] - filled[name] / total)
+        filled[split] += weight[i]
+        chosen.update(dict.fromkeys(parts[i], split))
+    return chosen
+
+
+def _parts(order: list[str], near: Mapping[str, set[str]], largest: int | None) -> list[list[str]]:
+    """Disjoint parts that cover all nodes, each grown from its first node in `order`."""
+    done: set[str] = set()
+    parts = []
+    for start in order:
+        if start in done:
+            continue
+        part: list[str] = []
+        queue = deque([start])
+        done.add(start)
+        while queue and (largest is None or len(part) < largest):
+            node = queue.popleft()
+            part.append(node)
+            fresh = sorted(near[node] - done)
+            done.update(fresh)
+            queue.extend(fresh)
+        done.difference_update(queue)  # seen but not taken: other parts may have them
+        parts.append(part)
+    return parts
