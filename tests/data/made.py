@@ -1,5 +1,6 @@
 """Made-up rows, and a run over them."""
 
+import json
 from typing import Any
 
 from ecellm.config.schema import Run
@@ -18,7 +19,7 @@ def make_row(number: int, split: str = "train", setting: str = "IND_Diverse_Inst
         name, options, output = "Multiclass_Product_Classification", '["A: exact", "B: substitute"]', "A: exact"
     return Row(
         split=split, task=name, setting=setting, instruction="Say whether these are the same product.",
-        input='{"entity 1": {"title": "%s"}, "entity 2": {"title": "lamp %d"}}' % (text, number),
+        input=json.dumps({"entity 1": {"title": text}, "entity 2": {"title": f"lamp {number}"}}),
         options=options, output=output, few_shot_example=None, id=f"{split}-{number}", source="made up",
     )  # fmt: skip
 

@@ -62,15 +62,18 @@ def test_prompt_tokens_are_learnt_when_weighted() -> None:
 
 def test_encoder_decoder_batch() -> None:
     batch = collate([(ids(*range(3, 12)), ids(7, 2))], [(0.0, 0.5)], pad_id=0, encoder_decoder=True)
-    assert batch.input_ids.shape == (1, 16) and batch.labels.shape == (1, 8)
+    assert batch.input_ids.shape == (1, 16)
+    assert batch.labels.shape == (1, 8)
     assert batch.labels[0, :3].tolist() == [7, 2, IGNORE]
     assert batch.loss_weights[0, :3].tolist() == [0.5, 0.5, 0.0]
 
 
 def test_no_samples_give_a_harmless_row() -> None:
     batch = collate([], [], pad_id=4, encoder_decoder=False)
-    assert batch.input_ids.shape == (1, 8) and batch.attention_mask.all()
-    assert (batch.labels == IGNORE).all() and not batch.loss_weights.any()
+    assert batch.input_ids.shape == (1, 8)
+    assert batch.attention_mask.all()
+    assert (batch.labels == IGNORE).all()
+    assert not batch.loss_weights.any()
 
 
 def test_loss_does_not_depend_on_the_cut() -> None:

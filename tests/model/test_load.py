@@ -18,19 +18,19 @@ def load(folder: Path, **settings: object) -> object:
 
 
 def test_a_folder_without_tokenizer_or_config_names_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="lacks a tokenizer(.*\n)*.*copy the tokenizer files"):
+    with pytest.raises(CheckpointError, match=r"lacks a tokenizer(.*\n)*.*copy the tokenizer files"):
         load_tokenizer(str(tmp_path))
     with pytest.raises(CheckpointError, match="lacks a config"):
         load_config(str(tmp_path / "none"))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="config.json cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"config.json cannot be loaded"):
         load_config(str(tmp_path))
 
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
     LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
-    with pytest.raises(CheckpointError, match="holds no safetensors(.*\n)*.*pytorch_model.bin(.*\n)*.*convert"):
+    with pytest.raises(CheckpointError, match=r"holds no safetensors(.*\n)*.*pytorch_model.bin(.*\n)*.*convert"):
         load(tmp_path)
 
 
@@ -45,8 +45,10 @@ def test_t5_loads_as_encoder_decoder_without_flash_attention(tmp_path: Path) -> 
     config = T5Config(vocab_size=40, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     model = load(tmp_path, gradient_checkpointing=True)
-    assert isinstance(model, T5ForConditionalGeneration) and model.training
-    assert model.config._attn_implementation == "sdpa" and model.is_activation_checkpointing
+    assert isinstance(model, T5ForConditionalGeneration)
+    assert model.training
+    assert model.config._attn_implementation == "sdpa"
+    assert model.is_activation_checkpointing
     ids = torch.tensor([[3, 4, 1]])
     model(input_ids=ids, labels=ids).loss.backward()
     assert model.shared.weight.grad.abs().sum() > 0
@@ -59,4 +61,5 @@ def test_attention_and_dtype_are_chosen_with_a_reason() -> None:
     assert pick_attention(Model(base="x", attention="eager"), "cuda")[0] == "eager"
     with pytest.raises(ConfigError, match="flash_attention_2 cannot run here"):
         pick_attention(Model(base="x", attention="flash_attention_2"), "cpu")
-    assert pick_dtype(auto, "cpu") == "float32" and pick_dtype(Model(base="x", dtype="bfloat16"), "cpu") == "bfloat16"
+    assert pick_dtype(auto, "cpu") == "float32"
+    assert pick_dtype(Model(base="x", dtype="bfloat16"), "cpu") == "bfloat16"

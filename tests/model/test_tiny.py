@@ -25,7 +25,8 @@ def test_the_template_costs_few_tokens() -> None:
 def test_letters_and_digits_are_the_same_tokens_everywhere() -> None:
     tokenizer = train_tokenizer(TEXTS, 300, "alpaca")
     letter = tokenizer("A", add_special_tokens=False)["input_ids"]
-    assert len(letter) == 1 and letter[0] in tokenizer('["A: the lamp"]')["input_ids"]
+    assert len(letter) == 1
+    assert letter[0] in tokenizer('["A: the lamp"]')["input_ids"]
     assert len(tokenizer("120", add_special_tokens=False)["input_ids"]) == 3
 
 
@@ -36,7 +37,8 @@ def test_equal_seeds_give_equal_weights_and_logits_after_saving(tmp_path: Path) 
     one = make_model(SIZES, tokenizer, max_length=64, seed=3).eval()
     other, third = (make_model(SIZES, tokenizer, max_length=64, seed=seed) for seed in (3, 4))
     same = [torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)]
-    assert all(same) and not torch.equal(one.lm_head.weight, third.lm_head.weight)
+    assert all(same)
+    assert not torch.equal(one.lm_head.weight, third.lm_head.weight)
     one.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path), Model(base="tiny"), dtype=torch.float32, attention="sdpa").eval()
