@@ -2,12 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ecellm.config.schema import TASK_IDS
 from ecellm.data.prepare import prepare, read_prompt_policy
@@ -28,28 +25,13 @@ def contents(storage: Storage, prefix: str) -> dict[str, bytes]:
     return {key: storage.read(key) for key, _ in storage.list(prefix)}
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="bucket")
-    yield "s3://bucket/run"
-    server.stop()
-
-
 def test_shards_do_not_depend_on_workers_or_storage(
-    tmp_path: Path, bucket: str, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, s3: str, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ECELLM_CACHE", str(tmp_path / "cache"))
     others = [make_row(n, setting="IND_Single_Instruction") for n in range(3)]
     rows = [*rows, *others, make_row(90, words=900)]
-    outs, storages = [str(tmp_path / "one"), bucket], []
+    outs, storages = [str(tmp_path / "one"), s3], []
     for workers, out in enumerate(outs, 1):
         storage = open_storage(out)
         put_rows(storage, rows)
@@ -65,7 +47,7 @@ def test_shards_do_not_depend_on_workers_or_storage(
     assert tokens.n == 26
     assert tokens.ids[:2] == ("train-0", "train-1")
     assert tokens.fingerprint == train["fingerprint"]
-    folder = base_folder(make_run(bucket), storages[1])
+    folder = base_folder(make_run(s3), storages[1])
     tokenizer = load_tokenizer(folder)
     check(read_prompt_policy(storages[1]), tokenizer)
     prompt, answer = again.sample(1)
