@@ -56,12 +56,13 @@ def sample(task: str, source: str, record: Attributed, recipe: Recipe) -> Sample
     nothing = [{"attribute": record.attribute.lower(), "value": "None", "source": "None"}]
     return Sample(
         task=task, input=json.dumps(given), output=json.dumps(gold or nothing), source=source,
-        entities=(f"product:{_product(record)}", f"text:{cleaning.key(record.paragraphs[0][0])}"),
+        entities=(f"text:{_product(record)}", f"product:{source.partition(':')[0]}:{record.id}"),
     )  # fmt: skip
 
 
 def _product(record: Attributed) -> str:
-    return record.id
+    """Its texts, as MAVE's own splitter has it: some sources give every attribute of a product another id."""
+    return cleaning.key(" ".join(text for text, _ in record.paragraphs)) or record.id
 
 
 def _held_out(test: list[Attributed], recipe: Recipe) -> set[str]:

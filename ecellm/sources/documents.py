@@ -2,6 +2,7 @@
 
 A judged question gives up to two documents of the same number of snippets: one holds a snippet that answers it among
 irrelevant ones, one holds irrelevant ones only. So neither the question nor the number of snippets tells the two apart.
+Long snippets are not shown: a document that is cut later could lose its answer.
 Pure: the draw is a function of the question's id, the same on every machine and in every run.
 """
 
@@ -12,7 +13,9 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 SNIPPETS = 4
-"""Most snippets in one document: about 75 words, the length at which a small model still trains on a CPU."""
+"""Most snippets in one document: about 55 words, the length at which a small model still trains on a CPU."""
+LONGEST = 40
+"""Most words of one snippet; nine in ten have fewer."""
 
 Item = TypeVar("Item")
 
@@ -35,6 +38,11 @@ def with_answer(key: str, answering: str, others: Sequence[str]) -> tuple[str, .
 def without_answer(key: str, others: Sequence[str]) -> tuple[str, ...]:
     """At most SNIPPETS of `others`, beginning from the end that `with_answer` leaves."""
     return tuple(ranked(key + "/place", ranked(key, others)[-SNIPPETS:]))
+
+
+def short(text: str) -> bool:
+    """Whether a snippet may be shown."""
+    return len(text.split()) <= LONGEST
 
 
 def tidy(text: str) -> str:

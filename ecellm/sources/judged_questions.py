@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.documents import ranked, tidy, with_answer, without_answer
+from ecellm.sources.documents import ranked, short, tidy, with_answer, without_answer
 from ecellm.sources.lines import table_rows
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
@@ -60,11 +60,13 @@ def read_hetpqa_evidence(location: str, source: SourceFile, tally: Tally) -> Ite
 def _add(
     questions: dict[str, _Judged], row: dict[str, str], candidate: str, answer: str, answers: bool, irrelevant: bool
 ) -> bool:
-    """Put a candidate to its question; False where a field is empty."""
+    """Put a candidate that is short enough to its question; False where a field is empty."""
     key, product, text = row["qid"].strip(), row["ASIN"].strip(), tidy(row["question"])
     if not (key and product and text and candidate):
         return False
     judged = questions.setdefault(key, _Judged(product, text))
+    if not short(candidate):
+        return True
     if answers:
         judged.answering.append((candidate, answer))
     elif irrelevant:

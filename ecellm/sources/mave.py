@@ -1,8 +1,8 @@
 """MAVE: JSON lines of product texts with attributes and their evidence spans; a file, or a folder of splits.
 
-The public splitter calls the middle split `eval`, others `val`, `validation` or `dev`: all are `val` here. A record
-with several attributes gives one Attributed for each. A line whose value is not in its paragraph is rejected: nobody
-could extract it.
+A folder names its splits; a single file has the one that the run file gives it, if any. The public splitter calls the
+middle split `eval`, others `val`, `validation` or `dev`: all are `val` here. A record with several attributes gives one
+Attributed for each. A line whose value is not in its paragraph is rejected: nobody could extract it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLIT_NAMES = {
 def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
     """Records of a file, or of every mave_positives.jsonl and mave_negatives.jsonl under a folder."""
     if not os.path.isdir(location):
-        yield from _read_file(location, source.split or split_of(location), source, tally)
+        yield from _read_file(location, source.split, source, tally)
         return
     files = sorted(
         os.path.join(folder, name)
@@ -72,13 +72,13 @@ def _records(line: dict[str, Any], split: str, source: SourceFile) -> Iterator[A
     if not any(text.strip() for text, _ in paragraphs):
         return
     body = "\n".join(text for text, _ in paragraphs)
-    id = str(line.get("id") or hashlib.sha256(body.encode()).hexdigest()[:16])
+    key = str(line.get("id") or hashlib.sha256(body.encode()).hexdigest()[:16])
     for attribute in line["attributes"]:
         evidences = tuple((str(e["value"]), paragraphs[int(e["pid"])][1]) for e in attribute["evidences"])
         for value, text in ((str(e["value"]), paragraphs[int(e["pid"])][0]) for e in attribute["evidences"]):
             if value not in text:
                 raise ValueError(f"{value!r} is not in its paragraph")
         yield Attributed(
-            id=id, category=text_of(line.get("category")) or source.category, paragraphs=paragraphs,
+            id=key, category=text_of(line.get("category")) or source.category, paragraphs=paragraphs,
             attribute=str(attribute["key"]), evidences=evidences, split=split,
         )  # fmt: skip

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.documents import tidy, with_answer
+from ecellm.sources.documents import short, tidy, with_answer
 from ecellm.sources.lines import table_rows
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
@@ -19,7 +19,10 @@ COLUMNS = ("ASIN", "question", "candidate", "answer")
 
 
 def read_hetpqa_answers(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
-    """One Question for each line; reads the file whole to know a product's other snippets. Raises DataError."""
+    """One Question for each line whose snippet is short enough. Raises DataError.
+
+    Reads the file whole, to know a product's other snippets.
+    """
     rows: list[tuple[str, str, str, str]] = []
     snippets: dict[str, dict[str, set[str]]] = {}
     for number, row in table_rows(location, tally, COLUMNS, delimiter="\t"):
@@ -28,6 +31,8 @@ def read_hetpqa_answers(location: str, source: SourceFile, tally: Tally) -> Iter
             tally.reject(number, "ASIN, question, candidate or answer is missing", location)
             continue
         tally.good()
+        if not short(candidate):
+            continue
         rows.append((product, question, candidate, answer))
         snippets.setdefault(product, {}).setdefault(candidate, set()).add(question)
     for product, question, candidate, answer in sorted(set(rows)):

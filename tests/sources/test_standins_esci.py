@@ -73,7 +73,7 @@ def test_a_table_without_titles_is_refused(tmp_path: Path) -> None:
 
 
 def products(folder: Path, *ids: str) -> None:
-    lines = [json.dumps({"put": id, "fields": {"id": id, "title": "title " + id}}) for id in ids]
+    lines = [json.dumps({"put": name, "fields": {"id": name, "title": "title " + name}}) for name in ids]
     (folder / "x_products.jsonl").write_text("\n".join(lines) + "\n")
 
 
