@@ -23,7 +23,7 @@ def plan(
     ctx: typer.Context,
     run_file: RunFile,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
-    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of one machine; default: the run's workers.")] = 0,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of one machine; 0: the workers of the run.")] = 0,
     gpu: Annotated[str, typer.Option(help="Kind of GPU, as H100 or A100-80GB.")] = "A100-80GB",
     tokens_per_sample: Annotated[int, typer.Option(min=1, help="Mean prompt and answer, in tokens.")] = 400,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

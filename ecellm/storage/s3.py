@@ -188,7 +188,7 @@ class S3Storage:
         except (NoCredentialsError, PartialCredentialsError) as trouble:
             mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
             raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
-        except (HttpConnectionError, HTTPClientError) as trouble:
+        except BROKEN_BODY as trouble:
             mend = "check the network and AWS_ENDPOINT_URL_S3, then run the same command again"
             raise StorageError(f"{url}: S3 does not answer", found=_first_line(trouble), mend=mend) from trouble
         except (BotoCoreError, Boto3Error) as trouble:

@@ -1,0 +1,140 @@
+"""S3 through a proxy that breaks things: what is tried again, what is not, and what a person is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ecellm.config.schema import Storage as Settings
+from ecellm.errors import StorageError
+from ecellm.storage.s3 import S3Storage, split
+from tests.storage.faults import Fault, Proxy
+
+
+@pytest.fixture
+def proxy(s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    made = Proxy(s3_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", made.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def storage(s3: str, proxy: Proxy, pauses: list[float]) -> S3Storage:
+    return S3Storage(s3, Settings(attempts=4, connect_timeout_s=2, read_timeout_s=5, part_mib=5), sleep=pauses.append)
+
+
+def test_throttling_is_waited_out(storage: S3Storage, proxy: Proxy, pauses: list[float]) -> None:
+    proxy.faults = [Fault("refuse", "Put", times=2), Fault("reset", "Get", times=2)]
+    storage.write("k", b"v")
+    assert storage.read("k") == b"v"
+    assert len(pauses) == 4
+    assert all(0 <= pause <= 0.4 for pause in pauses)
+
+
+def test_throttling_for_ever_ends(storage: S3Storage, proxy: Proxy) -> None:
+    proxy.faults = [Fault("refuse", "Put", times=99)]
+    with pytest.raises(StorageError, match="SlowDown") as caught:
+        storage.write("k", b"v")
+    assert proxy.count("Put") == 4
+    assert "storage.attempts" in caught.value.mend
+
+
+def test_a_refusal_is_an_answer(storage: S3Storage, proxy: Proxy) -> None:
+    proxy.faults = [Fault("refuse", "Get", status=403, code="AccessDenied", times=99)]
+    with pytest.raises(StorageError, match="AccessDenied") as caught:
+        storage.read("k")
+    assert proxy.count("Get") == 1
+    assert "s3:GetObject" in caught.value.mend
+
+
+def test_an_absence_is_an_answer(storage: S3Storage, proxy: Proxy) -> None:
+    with pytest.raises(FileNotFoundError):
+        storage.read("nothing")
+    assert proxy.count("Get") == 1
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, None), (1000, None), (1000, 150_000)])
+def test_a_broken_body_goes_on_where_it_broke(
+    storage: S3Storage, proxy: Proxy, start: int, length: int | None
+) -> None:
+    data = os.urandom(200_000)
+    storage.write("k", data)
+    proxy.faults = [Fault("cut_reply", "Get", times=2, after=60_000)]
+    assert storage.read("k", start, length) == data[start : None if length is None else start + length]
+    assert proxy.count("Get") == 3
+
+
+def test_a_body_that_always_breaks_ends(storage: S3Storage, proxy: Proxy) -> None:
+    storage.write("k", b"x" * 1000)
+    proxy.faults = [Fault("cut_reply", "Get", times=99, after=10)]
+    with pytest.raises(StorageError, match="does not answer"):
+        storage.read("k")
+    assert proxy.count("Get") == 4
+
+
+def test_a_won_lock_whose_reply_was_lost_is_won(storage: S3Storage, proxy: Proxy) -> None:
+    proxy.faults = [Fault("lose_reply", "Put")]
+    assert storage.write_new("lock", b"same bytes")
+    assert proxy.count("Put") == 2
+    assert not storage.write_new("lock", b"same bytes")
+
+
+def test_a_part_that_fails_is_sent_again(storage: S3Storage, proxy: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(os.urandom(11 << 20))
+    proxy.faults = [Fault("refuse", "Part", status=500, code="InternalError"), Fault("lose_reply", "Complete")]
+    storage.upload(str(tmp_path / "f"), "big")
+    proxy.faults = [Fault("cut_reply", "Get", after=100_000)]
+    storage.download("big", str(tmp_path / "g"))
+    assert (tmp_path / "g").read_bytes() == (tmp_path / "f").read_bytes()
+    assert proxy.count("Part") == 4
+
+
+def test_a_token_that_expires_once_is_survived(storage: S3Storage, proxy: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 100)
+    proxy.faults = [Fault("refuse", "Put", status=400, code="ExpiredToken")]
+    storage.upload(str(tmp_path / "f"), "k")
+    assert storage.read("k") == b"x" * 100
+
+
+def test_lists_every_page(storage: S3Storage) -> None:
+    for number in range(1003):
+        storage._client.put_object(Bucket=storage.bucket, Key=f"run/p/{number:04}", Body=b"")
+    assert [key for key, _ in storage.list("p")] == [f"p/{number:04}" for number in range(1003)]
+
+
+def test_no_server_is_told_with_its_mend(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    storage = S3Storage(s3, Settings(attempts=2), sleep=lambda seconds: None)
+    with pytest.raises(StorageError, match="does not answer") as caught:
+        storage.exists("k")
+    assert "AWS_ENDPOINT_URL_S3" in caught.value.mend
+
+
+def test_no_credentials_is_told_with_its_mend(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match="credentials") as caught:
+        S3Storage(s3, Settings()).write("k", b"")
+    assert "AWS_PROFILE" in caught.value.mend
+
+
+def test_no_bucket_is_told_with_its_mend(aws: str) -> None:
+    with pytest.raises(StorageError, match="NoSuchBucket") as caught:
+        S3Storage("s3://no-such-bucket-here/x", Settings()).write("k", b"")
+    assert "create the bucket" in caught.value.mend
+
+
+def test_split() -> None:
+    assert split("s3://bucket") == ("bucket", "")
+    assert split("s3://bucket/a/b") == ("bucket", "a/b/")
+    with pytest.raises(StorageError, match="no bucket name"):
+        split("s3://Bucket_/x")
