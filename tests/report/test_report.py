@@ -1,0 +1,98 @@
+"""The report shows the numbers of scores.json, escapes what data says, and names what is missing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ecellm.errors import ConfigError, DataError
+from ecellm.report.compare import lines, verdict
+from ecellm.report.load import load
+from ecellm.report.paper import figures, primary_rows
+from ecellm.report.run import report
+from tests.report.fake import IND, fake_out
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return fake_out(tmp_path / "out")
+
+
+def _pages(out: Path) -> tuple[str, str]:
+    report([str(out)])
+    return (out / "report.html").read_text(), (out / "report.md").read_text()
+
+
+def test_every_number_of_the_tables_is_that_of_scores_json(out: Path) -> None:
+    html, markdown = _pages(out)
+    for place in ("scores.json", "baselines/untuned/scores.json"):
+        scores = json.loads((out / place).read_text())
+        for setting in scores:
+            for task, entry in scores[setting].items():
+                value, (low, high) = entry["strict"][entry["primary"]], entry["strict"]["ci95"]
+                shown = f"{value:.3f} ({low:.3f} – {high:.3f})"
+                part = markdown.split(f"## {setting} (")[1].split("By the paper's rule")[0]
+                assert shown in next(line for line in part.splitlines() if line.startswith(f"| {task} |"))
+                assert f"{value:.3f}" in html and f"{low:.3f} – {high:.3f}" in html
+
+
+def test_the_verdict_counts_what_the_lines_say(out: Path) -> None:
+    of = lines(load(str(out)).scores, IND, "strict")
+    said = verdict(of)
+    assert said.of == 10 and said.beats == sum(line.tuned.value > max(line.untuned.value, line.trivial.value) for line in of)  # type: ignore[union-attr]
+    assert said.beats + len(said.not_on) == 10
+    assert said.sentence in _pages(out)[0]
+
+
+def test_markup_out_of_data_stays_text(out: Path) -> None:
+    html, markdown = _pages(out)
+    assert "<script" not in html and "&lt;script&gt;alert" in html
+    assert "made up" in html.lower() and "**Made-up data.**" in markdown
+
+
+def test_it_fetches_nothing(out: Path) -> None:
+    html, _ = _pages(out)
+    assert not re.search(r'(src|href)\s*=|@import|url\(', html)
+
+
+def test_missing_parts_are_named_with_their_command(out: Path) -> None:
+    for name in ("metrics.jsonl", "scores.json", "rows/card.json", "run.json"):
+        (out / name).unlink()
+    found = report([str(out)])
+    html = (out / "report.html").read_text()
+    assert len(found["missing"]) == 4  # type: ignore[arg-type]
+    assert "ecellm train RUN.toml" in html and "ecellm evaluate RUN.toml" in html
+    assert "Nothing to compare yet" in html
+
+
+def test_several_runs_stand_side_by_side(out: Path, tmp_path: Path) -> None:
+    other = fake_out(tmp_path / "other", seed=2, name="second")
+    report([str(out), str(other)])
+    assert "| task | toy | second |" in (out / "report.md").read_text()
+    assert not (other / "report.md").exists()
+
+
+def test_tables_of_the_markdown_are_whole(out: Path) -> None:
+    """Every line of a table has as many cells as its head."""
+    report([str(out)])
+    width = 0
+    for line in (out / "report.md").read_text().splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert not (width and cells) or cells == width, line
+        width = cells
+
+
+def test_an_empty_folder_and_a_broken_file_are_data_errors(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ecellm pipeline"):
+        report([str(tmp_path / "nothing")])
+    (out / "scores.json").write_text("{")
+    with pytest.raises(DataError, match=r"scores\.json"):
+        report([str(out)])
+    with pytest.raises(ConfigError):
+        report([])
+
+
+def test_the_papers_figures_are_the_published_ones() -> None:
+    assert figures()["IND", "eCeLLM-M", "SR", "HR@1"] == 0.542
+    assert dict(primary_rows("OOD", ["AVE", "PM"]))["GPT-4 Turbo"] == [0.397, None]
