@@ -28,11 +28,13 @@ class Holder:
 
     def __init__(self, run_json: str, system: str, separator: str) -> None:
         import torch
+        import transformers
 
         from ecellm.evaluate.systems import system_folder
         from ecellm.model.generate import Generator
 
         run = Run.model_validate_json(run_json)
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         torch.set_num_threads(run.cluster.cpus_per_worker)
         device = "cuda" if run.cluster.gpus_per_worker else "cpu"
         self.generator = Generator(system_folder(system, run), run.model, device, separator=separator)

@@ -40,8 +40,8 @@ def home(system: str) -> str:
 def evaluate(run: Run) -> dict[str, Any]:
     """Ask every system of `evaluate.systems` and score the answers.
 
-    Returns `{"scores": {system: scores}, "skipped": bool}`; trivial rules are systems named `trivial/RULE`. Raises DataError
-    where there are no rows, CheckpointError where the model does not fit, ClusterError where workers are lost.
+    Returns `{"scores": {system: scores}, "skipped": bool}`; trivial rules are systems named `trivial/RULE`. Raises
+    DataError without rows, CheckpointError where the model does not fit, ClusterError where workers are lost.
     """
     banner("evaluate", f"{run.out}: {', '.join(run.evaluate.systems)}")
     storage = open_storage(run.out, run.storage)

@@ -1,9 +1,9 @@
 """Predictions and gold answers to `scores.json`: both rules, with 95 % intervals for the strict one.
 
-The form is a contract (DESIGN 4): `{setting: {task: {rule: {metric: value, "ci95": [lo, hi]}, "n", "n_failed"}}}`. `ci95` is
-the interval of the task's primary metric; `ci95_metrics` beside it has every metric's. The paper rule has none: it drops
-rows, so a resample of its rows is not a resample of its score. A metric of an encoder that is not the paper's carries
-the encoder's name.
+The form is a contract (DESIGN 4): `{setting: {task: {rule: {metric: value, "ci95": [lo, hi]}, "n", "n_failed"}}}`.
+`ci95` is the interval of the task's primary metric; `ci95_metrics` beside it has every metric's. The paper rule has
+none: it drops rows, so a resample of its rows is not a resample of its score. A metric of an encoder that is not the
+paper's carries the encoder's name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Systems side by side, and whether the tuned one is better: numbers out of scores.json, none of our own but differences.
+"""Systems side by side, and whether the tuned one is better: numbers of scores.json, none of our own but differences.
 
 "Beats" means a higher point value than both the untuned model and the best trivial rule; "clearly" means that its
 interval also lies above theirs. Which trivial rule is best is decided for each task by the rule's own score.

@@ -1,7 +1,7 @@
 """Charts as inline SVG: small, sharp, and coloured by the page's style, so that they follow light and dark.
 
-Only drawing: what is drawn comes in as points. Long series are thinned to one point for each pixel or so, by the mean of
-each stretch, so that a million steps make a small page.
+Only drawing: what is drawn comes in as points. Long series are thinned to one point for each pixel or so, by the mean
+of each stretch, so that a million steps make a small page.
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ def dots(lines: Sequence[Line]) -> Markup:
             if cell is None:
                 continue
             if style == "s0" and cell.low is not None and cell.high is not None:
-                parts.append(
-                    f'<line class="span s0" x1="{x_of(cell.low):.1f}" x2="{x_of(cell.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                )
+                x1, x2 = x_of(cell.low), x_of(cell.high)
+                parts.append(f'<line class="span s0" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(_mark(style, x_of(cell.value), y))
     names = (("s0", "tuned, with its 95 % interval"), ("s1", "untuned"), ("s2", "best trivial rule"))
     legend = "".join(f'<span><i class="{style}"></i>{name}</span>' for style, name in names)

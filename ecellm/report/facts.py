@@ -1,4 +1,4 @@
-"""The lines at the head of a report: what ran, on what, with which seed. Only what was recorded; the rest is left out."""
+"""The facts of a run: what ran, on what, with which seed. Only what was recorded; the rest is left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ CURVES = (
 )
 """Charts of the training and the keys of metrics.jsonl that they draw."""
 _WORLD = ("world_size", "workers")
-_ATTEMPTS = ("attempts", "attempt")
 
 
 def facts(outcome: Outcome) -> list[tuple[str, str]]:
@@ -34,8 +33,7 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
         ),
         ("steps", last.get("step")),
         ("workers", _first(known, last, _WORLD) or (run.get("cluster") or {}).get("workers")),
-        ("attempts", _first(known, last, _ATTEMPTS)),
-        ("resumed at steps", _resumed(known)),
+        ("went on after a stop at steps", _resumed(outcome)),
         ("training time", _time(outcome)),
         ("seed", known.get("seed")),
         ("decoding", (run.get("evaluate") or {}).get("decoding")),
@@ -86,10 +84,11 @@ def _first(known: dict[str, Any], last: dict[str, Any], keys: tuple[str, ...]) -
     return None
 
 
-def _resumed(known: dict[str, Any]) -> object:
-    train = known.get("train")
-    found = known.get("resumed") or (train.get("resumed") if isinstance(train, dict) else None)
-    return ", ".join(map(str, found)) if isinstance(found, list) else found
+def _resumed(outcome: Outcome) -> str:
+    """Steps that another attempt than the one before them trained."""
+    lines = [line for line in outcome.metrics if line.get("attempt") is not None]
+    pairs = zip(lines, lines[1:], strict=False)
+    return ", ".join(str(after["step"]) for before, after in pairs if after["attempt"] != before["attempt"])
 
 
 def _time(outcome: Outcome) -> str:

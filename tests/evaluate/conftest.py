@@ -15,6 +15,9 @@ from ecellm.storage.local import LocalStorage
 BOTH = ("IND_Diverse_Instruction", "OOD_Diverse_Instruction")
 
 
+STARS = '["A: very positive", "B: positive", "C: neutral", "D: negative", "E: very negative"]'
+
+
 def a_row(number: int, task: str = "Product_Matching", split: str = "test", setting: str = BOTH[0]) -> Row:
     """Row `number`: a pair of products, or the sentiment of a review."""
     matching = task == "Product_Matching"
@@ -25,7 +28,7 @@ def a_row(number: int, task: str = "Product_Matching", split: str = "test", sett
         setting=setting,
         instruction="Say whether these are the same." if matching else "Name the sentiment.",
         input=json.dumps(pair) if matching else f"a lamp, {number} times good",
-        options=None if matching else '["A: very positive", "B: positive", "C: neutral", "D: negative", "E: very negative"]',
+        options=None if matching else STARS,
         output=("yes", "no")[number % 2] if matching else ("A: very positive", "B: positive")[number % 2],
         few_shot_example=None,
         id=f"{task}-{split}-{number}",

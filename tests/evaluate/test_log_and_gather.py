@@ -65,7 +65,8 @@ def test_two_different_answers_to_one_question_are_refused(tmp_path: Path) -> No
 
 
 def test_an_answer_twice_unasked_or_never_raises() -> None:
-    asked = [Asked(setting="IND", task="PM", id=id, key=key, prompt_sha256="p") for id, key in (("1", "a"), ("2", "b"))]
+    rows = (("1", "a"), ("2", "b"))
+    asked = [Asked(setting="IND", task="PM", id=name, key=key, prompt_sha256="p") for name, key in rows]
     gather = Gather(["a", "b"])
     gather.add([_answer("b", "no idea")])
     with pytest.raises(ClusterError, match="twice"):

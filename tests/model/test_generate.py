@@ -56,7 +56,8 @@ def test_an_end_token_ends_an_answer(generator: Generator) -> None:
     first = decode(generator.model, PROMPTS[:3], [6] * 3, end_ids=frozenset(), pad_id=0)
     end = first[0].tokens[2]
     again = decode(generator.model, PROMPTS[:3], [6] * 3, end_ids=frozenset([end]), pad_id=0)
-    assert again[0].stopped and again[0].tokens == first[0].tokens[: first[0].tokens.index(end)]
+    assert again[0].stopped
+    assert again[0].tokens == first[0].tokens[: first[0].tokens.index(end)]
     assert all(len(one.tokens) == 6 for one in first)
 
 

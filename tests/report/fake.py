@@ -78,7 +78,8 @@ def _entry(task: str, draw: random.Random, level: float) -> dict[str, object]:
 
 
 def _step(step: int, draw: random.Random) -> dict[str, object]:
-    line = {"step": step, "epoch": step / 80, "loss": 4 / step**0.5 + draw.uniform(0, 0.2), "grad_norm": draw.uniform(0.5, 2)}
+    line = {"step": step, "epoch": step / 80, "loss": 4 / step**0.5 + draw.uniform(0, 0.2), "attempt": 1 + step // 121}
+    line |= {"grad_norm": draw.uniform(0.5, 2), "workers": 2}
     line |= {"lr": 3e-3 * min(step / 12, 1), "tokens_per_second": draw.uniform(2800, 3300), "seconds": 1.5}
     return line | ({"val_loss": 4 / step**0.5 + 0.2} if step % 80 == 0 else {})
 
