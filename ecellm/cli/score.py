@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ecellm.errors import ConfigError, DataError
+from ecellm.errors import ConfigError
 from ecellm.records import SETTINGS
+from ecellm.score import score_files
 
 
 class Rule(StrEnum):
@@ -41,50 +42,19 @@ def score(
     ] = Rule.strict,
     option_labels: Annotated[str, typer.Option(help="JSON file, QPR only: a list of E/S/C/I for each row.")] = "",
     model_family: Annotated[Family, typer.Option(help="t5: the authors' T5 variant of the paper rule.")] = Family.none,
-    encoder: Annotated[str, typer.Option(help="AG only: encoder of BERTScore.")] = "roberta-large",
+    encoder: Annotated[
+        str, typer.Option(help="AG only: encoder of BERTScore, as roberta-large; without it, lengths and blanks alone.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (there is no other form).")] = True,
 ) -> None:
     """Score predictions against labels and print one JSON object, full precision."""
-    from ecellm.tasks.registry import task as find
-
-    known = find(task)
     if setting not in SETTINGS:
-        raise ConfigError(f"--setting: unknown setting {setting!r}", expected="one of " + ", ".join(SETTINGS))
-    said = _read(predictions)
-    gold = _read(labels)
-    _texts(labels, gold)
-    metrics = known.score(
-        [text if isinstance(text, str) else None for text in said],
-        gold,
-        setting=setting,
-        rule=rule.value,
-        option_labels=_read(option_labels) if option_labels else None,
-        model_family=model_family.value,
-        similarity=_similarity(encoder) if known.id == "AG" else None,
+        raise ConfigError(
+            f"--setting: unknown setting {setting!r}",
+            expected="one of " + ", ".join(SETTINGS),
+            mend="give a value of the published setting column",
+        )
+    metrics = score_files(
+        task, setting, predictions, labels, option_labels or None, rule.value, model_family.value, encoder
     )
     typer.echo(json.dumps(metrics))
-
-
-def _similarity(encoder: str) -> Any:
-    from ecellm.similarity import Similarity
-
-    return Similarity(encoder)
-
-
-def _read(path: str) -> list[Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as trouble:
-        raise DataError(f"{path}: cannot be read", found=str(trouble.strerror), mend="check the path") from trouble
-    except ValueError as trouble:
-        raise DataError(f"{path}: not JSON", found=str(trouble), expected="a JSON list of strings") from trouble
-    if not isinstance(content, list):
-        raise DataError(f"{path}: not a list", found=type(content).__name__, expected="a JSON list of strings")
-    return content
-
-
-def _texts(path: str, content: list[Any]) -> None:
-    for number, text in enumerate(content):
-        if not isinstance(text, str):
-            raise DataError(f"{path}, entry {number}: not a text", found=repr(text)[:80], expected="a string")

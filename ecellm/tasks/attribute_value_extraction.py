@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ecellm.tasks.triples import Triples
 from ecellm.tasks.base import Task
 from ecellm.tasks.shorten import structured
+from ecellm.tasks.triples import Triples
 
 TASK = Task(
     id="AVE",

@@ -37,6 +37,8 @@ class Case:
     family: str = ""
     similarity: Similarity | None = None
     encoder: str = ""
+    missing: int = 0
+    """Predictions that were no string, and stand here as blank."""
 
     @classmethod
     def of(
@@ -57,6 +59,7 @@ class Case:
             option_labels=tuple("".join(letters) for letters in option_labels),
             family=family,
             similarity=similarity,
+            missing=sum(not isinstance(p, str) for p in predictions),
         )
 
 
@@ -122,10 +125,15 @@ class Task:
     def score(self, case: Case, rule: str) -> Metrics:
         """All metrics of a case under `paper` or `strict`.
 
+        Under `paper`, `reference_would_raise` stands among them where the authors' evaluator stops with an error.
         Raises DataError where predictions, labels or option labels differ in number.
         """
         check(case, self.id)
-        return self.rules.paper(case) if rule == "paper" else self.reduce(self.rules.items(case))
+        if rule != "paper":
+            return self.reduce(self.rules.items(case))
+        # Stripping what is no string stops the authors' evaluator; AVE and AG never strip.
+        stops = case.missing and self.kind not in ("extraction", "text")
+        return self.rules.paper(case) | ({"reference_would_raise": True} if stops else {})
 
 
 def check(case: Case, task: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ecellm.tasks.binary import YesNo
 from ecellm.tasks.base import Task
+from ecellm.tasks.binary import YesNo
 from ecellm.tasks.shorten import structured
 
 TASK = Task(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ecellm.tasks.classes import Choice
 from ecellm.tasks.base import Task
+from ecellm.tasks.classes import Choice
 from ecellm.tasks.shorten import structured
 
 TASK = Task(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ecellm.tasks.ranking import Ranking
 from ecellm.tasks.base import Task
+from ecellm.tasks.ranking import Ranking
 from ecellm.tasks.shorten import structured
 
 TASK = Task(

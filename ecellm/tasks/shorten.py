@@ -14,16 +14,24 @@ def plain(text: str, words: int) -> str:
 
 
 def structured(text: str, words: int) -> str:
-    """A JSON (or Python list) input whose strings together have at most about `words` words."""
+    """A JSON (or Python list) input whose strings together have at most about `words` words.
+
+    What is neither, or nested beyond reason, is cut as plain text.
+    """
     try:
-        value = json.loads(text)
-    except ValueError:
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return plain(text, words)
-        return str(_fit(value, words)) if isinstance(value, list) else plain(text, words)
-    return json.dumps(_fit(value, words)) if isinstance(value, dict | list) else plain(text, words)
+        return json.dumps(_fit(_container(json.loads(text)), words))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return str(_fit(_container(ast.literal_eval(text)), words))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return plain(text, words)
+
+
+def _container(value: Any) -> Any:
+    if not isinstance(value, dict | list):
+        raise ValueError("no list and no object")
+    return value
 
 
 def _fit(value: Any, words: int) -> Any:

@@ -1,5 +1,7 @@
 """What holds for any text: reading never raises, every row counts, intervals hold their value."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,11 +83,41 @@ def test_intervals_hold_the_value_and_follow_the_seed() -> None:
 
 @pytest.mark.parametrize("name", ["AP", "PM", "SR"])
 def test_shortening_keeps_the_form(name: str) -> None:
-    import json
-
     value = {"question": "how long is it?", "document": ["word " * 50, "short one"]}
     short = TASKS[name].shorten(json.dumps(value), 20)
     assert json.loads(short)["question"] == value["question"]
     assert sum(len(t.split()) for t in json.loads(short)["document"]) <= 16
     assert TASKS["SA"].shorten("a b c d", 2) == "a b"
     assert TASKS["SR"].shorten(str(["1st: a b c", "2nd: d"]), 400) == str(["1st: a b c", "2nd: d"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_shortening_never_raises(name: str) -> None:
+    for text in ("[" * 900 + "]" * 900, "[" * 9000, "(" * 5000, "5", "null", "[1]", "{'a': 1}", "\ud800 b c d e f g"):
+        assert len(TASKS[name].shorten(text, 3).split()) <= max(3, len(text.split()))
+
+
+@pytest.mark.parametrize("source", [["product title"], {"product title": 1}, 5, True])
+def test_a_source_that_is_no_text_stops_the_reference_once_the_rest_is_near(source: object) -> None:
+    reply = json.dumps([{"attribute": "color", "value": "dark red", "source": source}])
+    case = Case.of([reply], [GOLD["AVE"]], setting="OOD_Diverse_Instruction")
+    found = TASKS["AVE"].score(case, "paper")
+    assert found["reference_would_raise"]
+    assert (found["recall"], found["#invalid"]) == (0, 1)
+    inside = TASKS["AVE"].score(Case.of([reply], [GOLD["AVE"]], setting="IND_Diverse_Instruction"), "paper")
+    assert "reference_would_raise" not in inside
+
+
+@pytest.mark.parametrize("name", ["PM", "SR", "MPC", "QPR"])
+def test_a_prediction_that_is_no_text_is_blank_and_flagged(name: str) -> None:
+    case = Case.of([None, GOLD[name]], [GOLD[name]] * 2, setting="IND", option_labels=["ES"] * 2)
+    paper = TASKS[name].score(case, "paper")
+    assert paper["reference_would_raise"]
+    assert paper["#invalid"] == 1
+    assert TASKS[name].score(case, "strict")["n_invalid"] == 1
+
+
+def test_a_reading_can_be_written_as_utf8() -> None:
+    parsed = TASKS["AVE"].parse('["\\ud800"]')
+    assert parsed is not None
+    assert parsed.encode()
