@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from ecellm.report.curves import Series, line_chart
@@ -87,8 +88,7 @@ def _first(known: dict[str, Any], last: dict[str, Any], keys: tuple[str, ...]) -
 def _resumed(outcome: Outcome) -> str:
     """Steps that another attempt than the one before them trained."""
     lines = [line for line in outcome.metrics if line.get("attempt") is not None]
-    pairs = zip(lines, lines[1:], strict=False)
-    return ", ".join(str(after["step"]) for before, after in pairs if after["attempt"] != before["attempt"])
+    return ", ".join(str(after["step"]) for before, after in pairwise(lines) if after["attempt"] != before["attempt"])
 
 
 def _time(outcome: Outcome) -> str:
