@@ -1,4 +1,4 @@
-"""`ecellm score`: two JSON lists of texts to one JSON object of metrics. Needs numpy only, except for AG."""
+"""`ecellm score`: two JSON lists of texts to one JSON object of metrics. Needs numpy only, except for AG with an encoder."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-
-from ecellm.errors import ConfigError
-from ecellm.records import SETTINGS
-from ecellm.score import score_files
 
 
 class Rule(StrEnum):
@@ -37,23 +33,15 @@ def score(
     setting: Annotated[str, typer.Option(help="Setting, as IND_Diverse_Instruction.")],
     predictions: Annotated[str, typer.Option(help="JSON file: a list of the model's replies.")],
     labels: Annotated[str, typer.Option(help="JSON file: a list of the gold answers.")],
-    rule: Annotated[
-        Rule, typer.Option(help="paper: the authors' evaluator; strict: unreadable is wrong.")
-    ] = Rule.strict,
+    rule: Annotated[Rule, typer.Option(help="paper: the authors' evaluator; strict: unreadable is wrong.")],
     option_labels: Annotated[str, typer.Option(help="JSON file, QPR only: a list of E/S/C/I for each row.")] = "",
     model_family: Annotated[Family, typer.Option(help="t5: the authors' T5 variant of the paper rule.")] = Family.none,
-    encoder: Annotated[
-        str, typer.Option(help="AG only: encoder of BERTScore, as roberta-large; without it, lengths and blanks alone.")
-    ] = "",
+    encoder: Annotated[str, typer.Option(help="AG only: encoder of BERTScore; none: no similarity.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (there is no other form).")] = True,
 ) -> None:
     """Score predictions against labels and print one JSON object, full precision."""
-    if setting not in SETTINGS:
-        raise ConfigError(
-            f"--setting: unknown setting {setting!r}",
-            expected="one of " + ", ".join(SETTINGS),
-            mend="give a value of the published setting column",
-        )
+    from ecellm.score import score_files
+
     metrics = score_files(
         task, setting, predictions, labels, option_labels or None, rule.value, model_family.value, encoder
     )

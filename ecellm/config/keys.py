@@ -32,14 +32,16 @@ def nearest(path: str) -> str:
 
 
 def annotation_of(path: Sequence[str]) -> Any:
-    """The type at a dotted path, with its bounds; None where the schema has no such key."""
-    model: type[BaseModel] | None = Run
-    here: Any = None
+    """The type at a dotted path; None where the schema has no such key. `build.task_sizes.PM` goes through a table."""
+    here: Any = Run
     for name in path:
-        if model is None or name not in model.model_fields:
+        model = section_of(here)
+        if model is not None and name in model.model_fields:
+            here = model.model_fields[name].annotation
+        elif get_origin(here) is dict:
+            here = get_args(here)[1]
+        else:
             return None
-        field = model.model_fields[name]
-        here, model = field.annotation, section_of(field.annotation)
     return here
 
 

@@ -47,8 +47,8 @@ class SourceFile(Section):
 class MadeUp(Section):
     """The made-up marketplace: raw files in the formats of the real sources, invented and labelled so."""
 
-    products: Count = 2000
-    """Products over all categories."""
+    products: int = Field(default=2000, ge=200)
+    """Products over all categories; each of the 40 types needs a few."""
     users: Count = 1500
     """Reviewers."""
     queries: Count = 800
@@ -96,6 +96,8 @@ class Build(Section):
     """Other sizes for some tasks."""
     negatives: Literal["random", "hard"] = "random"
     """Negative pairs of PM and candidates of SR."""
+    item_words: Count = 25
+    """Longest text of one item of SR, in words (paper: 25)."""
     max_words: Count = 400
     """Longest document (AP, AG) or review (SA) in words; the rest is cut, never the answer."""
 

@@ -22,9 +22,17 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
-    BotoCoreError, ClientError, ConnectionError as HttpConnectionError, HTTPClientError, IncompleteReadError,
-    NoCredentialsError, PartialCredentialsError, ResponseStreamingError,
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ResponseStreamingError,
 )  # fmt: skip
+from botocore.exceptions import (
+    ConnectionError as HttpConnectionError,
+)
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
@@ -53,9 +61,13 @@ class S3Storage:
         root: `s3://bucket` or `s3://bucket/prefix`.
         settings: tries, time-outs and part size.
         sleep: how to pause between tries, in seconds; tests pass a fake.
+        page: most keys that one listing asks for.
     """
 
-    def __init__(self, root: str, settings: Settings, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, root: str, settings: Settings, *, sleep: Callable[[float], None] = time.sleep, page: int = 1000
+    ) -> None:
+        self._page = page
         self.root = root.rstrip("/")
         self.bucket, self._prefix = split(self.root)
         self._retry = Retry(settings.attempts, sleep=sleep)
@@ -151,7 +163,7 @@ class S3Storage:
         more: dict[str, str] = {}
         while True:
             with self._told("list", f"s3://{self.bucket}/{under}"):
-                page = self._call("list_objects_v2", Prefix=under, **more)
+                page = self._call("list_objects_v2", Prefix=under, MaxKeys=self._page, **more)
             for entry in page.get("Contents", ()):
                 if not entry["Key"].endswith("/"):  # some consoles write empty objects to show folders
                     yield entry["Key"][len(self._prefix) :], int(entry["Size"])

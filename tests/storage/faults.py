@@ -71,7 +71,7 @@ class Proxy:
     def _pass_on(self, client: socket.socket) -> None:
         head, rest = _head(client)
         if not head:
-            return
+            return None
         operation = _operation(head)
         fault = self._take(operation)
         if fault and fault.kind == "reset":
