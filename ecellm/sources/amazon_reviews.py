@@ -39,6 +39,7 @@ def read_reviews(location: str, source: SourceFile, tally: Tally) -> Iterator[Re
             yield Review(
                 user=user, product=product, group=group, domain=source.domain, rating=float(rating),
                 text=text_of(line.get("reviewText")), time=_seconds(line.get("unixReviewTime")),
+                split=source.split,
             )  # fmt: skip
 
 

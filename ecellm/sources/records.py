@@ -55,6 +55,8 @@ class Review:
     text: str
     time: int
     """Unix seconds."""
+    split: str = ""
+    """`train`, `val` or `test` where the run file says so of the whole file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,8 @@ class Tally:
         """Count a broken line (1-based number), of `location` where one reader reads two files."""
         self.bad += 1
         if len(self.faults) < SHOWN:
-            self.faults.append(f"{location or self.location}, line {line}: {reason}")
+            name = (location or self.location).rpartition("/")[2]  # no folder of this machine goes into the data card
+            self.faults.append(f"{name}, line {line}: {reason}")
 
     def check(self, max_bad_share: float) -> None:
         """Raise DataError where more than this share of the lines was broken, or there was nothing at all."""
