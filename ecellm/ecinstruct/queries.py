@@ -131,7 +131,7 @@ def _rankings(task: str, split: str, judged: list[Judged], recipe: Recipe, pools
             if length > len(by_label):
                 continue
             picks = [chance.choice(by_label[label]) for label in chance.sample(sorted(by_label), length)]
-            chosen = frozenset(pick[3].example for pick in picks)
+            chosen = frozenset(pick[2] for pick in picks)
             if chosen not in seen:
                 seen.add(chosen)
                 pairs = [(pick[3].label, pick[2]) for pick in picks]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from ecellm.ecinstruct import cleaning
 from ecellm.ecinstruct.draws import rank, rng
-from ecellm.ecinstruct.samples import Pools, Recipe, Sample, Samples, Sourced, finish, labels, of_type
+from ecellm.ecinstruct.samples import Pools, Recipe, Sample, Samples, Sourced, finish, of_type
 from ecellm.ecinstruct.splits import by_hash
 from ecellm.records import OOD
 from ecellm.sources.records import Product, Review
 
-CORE, LONGEST, CANDIDATES, ITEM_WORDS, SHORTEST_HISTORY = 5, 50, 20, 25, 3
+CORE, LONGEST, CANDIDATES, SHORTEST_HISTORY = 5, 50, 20, 3
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 History = list[str]
 
@@ -34,7 +34,10 @@ class _Shelf:
 
 def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
     """Samples of Review and Product records."""
-    pools, source = Pools(), labels(records)
+    pools = Pools()
+    bought_in: dict[str, set[str]] = defaultdict(set)
+    for source, review in of_type(records, Review):
+        bought_in[review.user].add(source)
     reviews = [review for _, review in of_type(records, Review)]
     texts = item_texts([product for _, product in of_type(records, Product)], recipe)
     for domain in sorted({review.domain for review in reviews}):
@@ -44,12 +47,15 @@ def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
         bought = Counter(item for history in users.values() for item in history)
         shelf = _Shelf(tuple(sorted(bought)), group, bought)
         for user, history in sorted(users.items()):
-            _place(task, source, user, history, shelf, domain, recipe, pools)
+            _place(task, " + ".join(sorted(bought_in[user])), user, history, shelf, domain, recipe, pools)
     return finish(task, pools, recipe)
 
 
 def item_texts(products: list[Product], recipe: Recipe) -> dict[str, str]:
-    """Product id -> text of title, first two categories and brand; later records fill the gaps of earlier ones."""
+    """Product id -> text of title, first two categories and brand; later records fill the gaps of earlier ones.
+
+    `sound` leaves out what the title says already: twenty candidates make a long prompt.
+    """
     parts: dict[str, list[str | tuple[str, ...]]] = {}
     for product in products:
         fields = parts.setdefault(product.id, ["", (), ""])
@@ -61,9 +67,10 @@ def item_texts(products: list[Product], recipe: Recipe) -> dict[str, str]:
         if not recipe.sound:
             texts[product_id] = " ".join(map(cleaning.paper_item, (title, tuple(category[:2]), brand))).strip()
         elif name := cleaning.clean_title(str(title)):
-            shelf = tuple(dict.fromkeys(cleaning.clean(text) for text in category[:2]))
-            joined = ". ".join(text.rstrip(".") for text in (name, *shelf, cleaning.clean(str(brand))) if text)
-            texts[product_id] = cleaning.first_words(joined, ITEM_WORDS)
+            more = [cleaning.clean(text).rstrip(".") for text in (*category[:2], str(brand))]
+            new = [text for text in dict.fromkeys(more) if text.lower() not in name.lower()]
+            joined = ". ".join([name.rstrip("."), *new])
+            texts[product_id] = cleaning.first_words(joined, recipe.item_words)
     return {product_id: text for product_id, text in texts.items() if text}
 
 
@@ -143,7 +150,7 @@ def _sample(
 
 
 def _shown(item: str, recipe: Recipe) -> str:
-    return item if recipe.sound else cleaning.paper_first_words(item, ITEM_WORDS)
+    return item if recipe.sound else cleaning.paper_first_words(item, recipe.item_words)
 
 
 def _list_text(parts: list[str], recipe: Recipe) -> str:

@@ -17,7 +17,7 @@ from ecellm.records import OOD
 from ecellm.sources.records import Product
 
 LETTERS = {"also_buy": "A", "also_view": "B", "similar": "C"}
-PART = 60
+PART = 500
 """Most products in one part of the graph that is dealt to a split."""
 Link = tuple[str, str, str, str]
 """(group, domain, first title, second title)."""
@@ -87,4 +87,4 @@ def _links(products: list[tuple[str, Product]], pools: Pools, recipe: Recipe) ->
 def _splits(found: dict[Link, tuple[set[str], str]], recipe: Recipe) -> dict[str, str]:
     edges = [(f"title:{cleaning.key(a)}", f"title:{cleaning.key(b)}") for _, domain, a, b in found if domain != OOD]
     nodes = {node for edge in edges for node in edge}
-    return by_neighbourhood(nodes, sorted(set(edges)), recipe.seed, "PRP", largest=max(4, min(PART, len(nodes) // 40)))
+    return by_neighbourhood(nodes, sorted(set(edges)), recipe.seed, "PRP", largest=max(4, min(PART, len(nodes) // 20)))

@@ -31,13 +31,15 @@ class Recipe:
     sound: bool = True
     hard: bool = False
     max_words: int = 400
+    item_words: int = 25
     sizes: Sizes = field(default_factory=Sizes)
 
     @classmethod
     def of(cls, build: Build, task: TaskId, seed: int) -> Recipe:
         """The recipe of one task."""
         return cls(seed=seed, sound=build.recipe == "sound", hard=build.negatives == "hard",
-                   max_words=build.max_words, sizes=build.task_sizes.get(task, build.sizes))  # fmt: skip
+                   max_words=build.max_words, item_words=build.item_words,
+                   sizes=build.task_sizes.get(task, build.sizes))  # fmt: skip
 
     def size(self, pool: str) -> int:
         """Samples asked for in a pool."""

@@ -67,17 +67,26 @@ def _usable(reviews: list[tuple[str, Review]], pools: Pools, recipe: Recipe) -> 
         else:
             cut = cleaning.first_words(text, recipe.max_words) if recipe.sound else text
             kept.append((source, replace(review, text=cut)))
-    return kept
+    return _distinct(kept, pools) if recipe.sound else kept
+
+
+def _distinct(reviews: list[tuple[str, Review]], pools: Pools) -> list[tuple[str, Review]]:
+    """One of each text and rating: shops show a review under every variant of a product."""
+    first: dict[tuple[str, float], tuple[str, Review]] = {}
+    for source, review in sorted(reviews, key=lambda pair: (pair[1].product, pair[1].user, pair[1].time, pair[0])):
+        first.setdefault((review.text, review.rating), (source, review))
+    pools.dropped["duplicates"] += len(reviews) - len(first)
+    return list(first.values())
 
 
 def _splits(reviews: list[Review]) -> dict[str, str]:
-    """`product:ID` and `user:ID` -> split."""
-    load = Counter(review.product for review in reviews)
-    total = max(1, len(reviews))
+    """`product:ID` and `user:ID` -> split. A product of a file with a split of its own has that one."""
+    splits = {"product:" + review.product: review.split for review in reviews if review.split}
+    load = Counter(review.product for review in reviews if "product:" + review.product not in splits)
+    total = max(1, load.total())
     filled = dict.fromkeys(SHARES, 0.0)
-    splits: dict[str, str] = {}
     for product in sorted(load, key=lambda product: (-load[product], rank("SA", product))):
-        split = max(SHARES, key=lambda name: SHARES[name] - filled[name] / total)
+        split = max(SHARES, key=lambda name: (1 - filled[name] / total / SHARES[name], SHARES[name], name))
         filled[split] += load[product]
         splits["product:" + product] = split
     where: dict[str, Counter[str]] = defaultdict(Counter)
@@ -85,5 +94,5 @@ def _splits(reviews: list[Review]) -> dict[str, str]:
         where[review.user][splits["product:" + review.product]] += 1
     for user, counts in where.items():
         # weighted by the split's share: else users, who buy mostly in the large split, would empty the small ones
-        splits["user:" + user] = max(SHARES, key=lambda name: (counts[name] / SHARES[name] ** 0.7, name))
+        splits["user:" + user] = max(SHARES, key=lambda name: (counts[name] / SHARES[name] ** 0.4, name))
     return splits

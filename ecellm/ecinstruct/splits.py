@@ -24,10 +24,12 @@ def with_source_splits(stated: Mapping[str, Iterable[str]], seed: int, purpose: 
     """Entity -> split, from the splits that the source states for its records ("" where it states none).
 
     A source with splits keeps them: an entity in several goes to test before val before train. A missing test split
-    is half of val, a missing val split a tenth of train. Where nothing is stated, the hash decides.
+    is half of val, a missing val split a tenth of train. Where nothing is stated, the hash decides; with such entities
+    beside stated ones, they fill the gaps and the stated ones stay.
     """
     claims = {entity: set(splits) - {""} for entity, splits in stated.items()}
     present = set().union(*claims.values()) if claims else set()
+    whole = all(claims.values())
     chosen: dict[str, str] = {}
     for entity, claim in claims.items():
         if not present or not claim:
@@ -35,11 +37,11 @@ def with_source_splits(stated: Mapping[str, Iterable[str]], seed: int, purpose: 
             continue
         split: str = next(name for name in ("test", "val", "train") if name in claim)
         draw = unit(seed, "fill", purpose, entity)
-        if split == "val" and "test" not in present and draw < 0.5:
+        if split == "val" and whole and "test" not in present and draw < 0.5:
             split = "test"
-        elif split == "train" and len(present) == 1:
+        elif split == "train" and whole and len(present) == 1:
             split = by_hash(seed, purpose, entity)
-        elif split == "train" and "val" not in present and draw < 0.1:
+        elif split == "train" and whole and "val" not in present and draw < 0.1:
             split = "val"
         chosen[entity] = split
     return chosen
@@ -51,7 +53,8 @@ def by_neighbourhood(
     """Node -> split, 80/10/10 of the edges as nearly as the parts allow.
 
     The graph is cut into parts: connected components, or pieces of at most `largest` nodes grown breadth first where
-    a component is bigger. Whole parts go to the split that lacks most. Edges between parts may be torn.
+    a component is bigger. Whole parts go to the split that lacks most
+    of its share. Edges between parts may be torn.
     """
     near: dict[str, set[str]] = {node: set() for node in nodes}
     for a, b in edges:
@@ -59,13 +62,15 @@ def by_neighbourhood(
         near[b].add(a)
     order = sorted(near, key=lambda node: (rank(seed, purpose, node), node))
     parts = _parts(order, near, largest)
-    weight = [max(1, sum(len(near[node]) for node in part)) for part in parts]
-    total = sum(weight)
+    weight = [sum(len(near[node]) for node in part) for part in parts]
+    total = max(1, sum(weight))
     filled: dict[str, float] = dict.fromkeys(SHARES, 0.0)
     chosen: dict[str, str] = {}
     ranked = sorted(range(len(parts)), key=lambda i: (-weight[i], rank(seed, purpose, parts[i][0]), parts[i][0]))
     for i in ranked:
-        split = max(SHARES, key=lambda name: SHARES[name] - filled[name] / total)
+        split = max(SHARES, key=lambda name: (1 - filled[name] / total / SHARES[name], SHARES[name], name))
+        if not weight[i]:  # without edges it would not move the balance, and all such would go to one split
+            split = by_hash(seed, purpose, parts[i][0])
         filled[split] += weight[i]
         chosen.update(dict.fromkeys(parts[i], split))
     return chosen

@@ -1,0 +1,159 @@
+"""The readers of the six raw formats: what they give, and what they say of broken files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ecellm.config.schema import SourceFile
+from ecellm.errors import DataError
+from ecellm.sources.read import FORMAT_TASKS, READERS, Tally, read_source
+from ecellm.sources.records import CatalogueItem, Match
+
+
+def _read(root: Path, format: str, path: str, tally: Tally | None = None, **more: str) -> list:
+    source = SourceFile.model_validate({"format": format, "path": path, **more})
+    return list(read_source(source, str(root), tally or Tally(path)))
+
+
+def _lines(path: Path, *values: object, zipped: bool = False) -> None:
+    text = "".join((value if isinstance(value, str) else json.dumps(value)) + "\n" for value in values).encode()
+    path.write_bytes(gzip.compress(text) if zipped else text)
+
+
+REVIEW = {"reviewerID": "U1", "asin": "P1", "overall": 5.0, "reviewText": "Fine", "unixReviewTime": 7,
+          "reviewerName": "Jane Secret"}  # fmt: skip
+
+
+def test_every_format_has_a_reader_and_tasks() -> None:
+    assert READERS.keys() == FORMAT_TASKS.keys()
+
+
+def test_reviews_leave_the_name_behind(tmp_path: Path) -> None:
+    _lines(tmp_path / "Toys_5.json.gz", REVIEW, zipped=True)
+    (review,) = _read(tmp_path, "amazon_reviews", "Toys_5.json.gz")
+    assert (review.user, review.product, review.group, review.rating, review.time) == ("U1", "P1", "Toys", 5.0, 7)
+    assert "Secret" not in repr(review)
+
+
+def test_bad_lines_are_counted_with_their_numbers(tmp_path: Path) -> None:
+    _lines(tmp_path / "a.json", REVIEW, "{broken", {**REVIEW, "overall": 9}, [1])
+    tally = Tally("a.json")
+    assert len(_read(tmp_path, "amazon_reviews", "a.json", tally)) == 1
+    assert (tally.lines, tally.used, tally.bad) == (4, 1, 3)
+    assert "line 2" in tally.faults[0]
+    with pytest.raises(DataError, match="line 2"):
+        tally.check(0.5)
+    tally.check(0.75)
+
+
+def test_ratings(tmp_path: Path) -> None:
+    (tmp_path / "Toys.csv").write_text("P1,U1,4.0,99\nP1,U1,4.0\n")
+    tally = Tally("Toys.csv")
+    (review,) = _read(tmp_path, "amazon_ratings", "Toys.csv", tally)
+    assert (review.product, review.user, review.time, review.text, tally.bad) == ("P1", "U1", 99, "", 1)
+
+
+def test_metadata_of_both_years_and_no_code_is_run(tmp_path: Path) -> None:
+    new = {"asin": "A" * 10, "title": "T", "category": ["X", "Y"], "also_buy": ["B"],
+           "similar_item": '<a data-asin="B012345678"></a> x asin=\'B0ABCDEFGH\''}  # fmt: skip
+    old = "{'asin': 'C', 'categories': [['K', 'L']], 'related': {'also_viewed': ['D']}}"
+    evil = "__import__('os').system('true')"
+    _lines(tmp_path / "meta_Toys.json", new, old, evil)
+    tally = Tally("meta_Toys.json")
+    first, second = _read(tmp_path, "amazon_metadata", "meta_Toys.json", tally)
+    assert first.similar == ("B012345678", "B0ABCDEFGH")
+    assert (first.category, first.also_buy, first.group) == (("X", "Y"), ("B",), "Toys")
+    assert (second.category, second.also_view, second.title, tally.bad) == (("K", "L"), ("D",), "", 1)
+
+
+def test_amazon_google_reads_latin_1(tmp_path: Path) -> None:
+    (tmp_path / "Amazon.csv").write_bytes(
+        '"id","title","description","manufacturer","price"\n"a","caf\xe9",,,5\n'.encode("latin-1")
+    )
+    (tmp_path / "GoogleProducts.csv").write_text(
+        '"id","name","description","manufacturer","price"\n"g","cafe","x","m",6\n'
+    )
+    (tmp_path / "Amzon_GoogleProducts_perfectMapping.csv").write_text('"idAmazon","idGoogleBase"\n"a","g"\n')
+    left, right, match = _read(tmp_path.parent, "amazon_google", tmp_path.name)
+    assert isinstance(left, CatalogueItem)
+    assert (left.catalogue, left.title, left.description) == ("amazon", "café", None)
+    assert (right.catalogue, right.title, match) == ("google", "cafe", Match(amazon="a", google="g"))
+    (tmp_path / "Amazon.csv").unlink()
+    with pytest.raises(DataError, match=r"files are missing"):
+        _read(tmp_path.parent, "amazon_google", tmp_path.name)
+
+
+def test_mave_folder_and_its_eval_split(tmp_path: Path) -> None:
+    folder = tmp_path / "splits" / "PRODUCT" / "eval" / "00_All"
+    folder.mkdir(parents=True)
+    record = {"id": "1", "category": "C", "paragraphs": [{"text": "red mug", "source": "title"}],
+              "attributes": [{"key": "Color", "evidences": [{"value": "red", "pid": 0, "begin": 0, "end": 3}]},
+                             {"key": "Size", "evidences": []}]}  # fmt: skip
+    wrong = {**record, "attributes": [{"key": "Color", "evidences": [{"value": "red", "pid": 4}]}]}
+    _lines(folder / "mave_positives.jsonl", record, wrong)
+    tally = Tally("splits")
+    color, size = _read(tmp_path, "mave", "splits", tally)
+    assert (color.split, color.attribute, color.evidences) == ("val", "Color", (("red", "title"),))
+    assert (size.attribute, size.evidences, tally.bad) == ("Size", (), 1)
+
+
+def _esci(folder: Path) -> None:
+    examples = {"example_id": [1, 2, 3], "query": ["mug", "mug", "mug"], "product_id": ["p", "q", "r"],
+                "product_locale": ["us", "us", "us"], "esci_label": ["E", "Substitute", "Z"],
+                "small_version": [1, 0, 1], "split": ["train", "test", "train"]}  # fmt: skip
+    products = {"product_id": ["p", "q"], "product_locale": ["us", "us"], "product_title": ["A", "B"]}
+    pq.write_table(pa.table(examples), folder / "shopping_queries_dataset_examples.parquet")
+    pq.write_table(pa.table(products), folder / "shopping_queries_dataset_products.parquet")
+
+
+def test_esci(tmp_path: Path) -> None:
+    _esci(tmp_path)
+    tally = Tally("esci")
+    one, two = _read(tmp_path.parent, "esci", tmp_path.name, tally)
+    assert (one.title, one.label, one.small, one.split) == ("A", "E", True, "train")
+    assert (two.label, two.small, tally.bad, tally.lines) == ("S", False, 1, 3)
+
+
+def test_cut_off_files_are_data_errors(tmp_path: Path) -> None:
+    _esci(tmp_path)
+    whole = tmp_path / "shopping_queries_dataset_examples.parquet"
+    whole.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(DataError, match="Parquet"):
+        _read(tmp_path.parent, "esci", tmp_path.name)
+    _lines(tmp_path / "a.json.gz", *[{**REVIEW, "asin": str(i)} for i in range(500)], zipped=True)
+    (tmp_path / "a.json.gz").write_bytes((tmp_path / "a.json.gz").read_bytes()[:-30])
+    with pytest.raises(DataError, match="line"):
+        _read(tmp_path, "amazon_reviews", "a.json.gz")
+
+
+def test_missing_file_and_other_encoding(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        _read(tmp_path, "amazonqa", "nothing.jsonl")
+    (tmp_path / "a.jsonl").write_text('{"questionText": "é"}\n', encoding="utf-16")
+    with pytest.raises(DataError, match="line 1"):
+        _read(tmp_path, "amazonqa", "a.jsonl")
+
+
+def test_amazonqa(tmp_path: Path) -> None:
+    line = {"asin": "P", "category": "Electronics", "questionText": "Does it?", "questionType": "descriptive",
+            "review_snippets": ["s", None], "answers": [{"answerText": "Yes.", "helpful": [2, 3]}], "is_answerable": 1,
+            "qid": 5}  # fmt: skip
+    phone = {**line, "category": "Cell_Phones_and_Accessories", "is_answerable": None}
+    _lines(tmp_path / "val-qar.jsonl", line, phone, {**line, "answers": [{"answerText": "x", "helpful": [1]}]})
+    tally = Tally("val-qar.jsonl")
+    one, two = _read(tmp_path, "amazonqa", "val-qar.jsonl", tally)
+    assert (one.id, one.split, one.snippets, one.answers, one.answerable) == (
+        "5",
+        "val",
+        ("s",),
+        (("Yes.", 2, 3),),
+        True,
+    )
+    assert (two.domain, two.answerable, tally.bad) == ("OOD", None, 1)
+    assert len(_read(tmp_path, "amazonqa", "val-qar.jsonl", category="Electronics")) == 1
