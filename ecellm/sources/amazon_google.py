@@ -65,11 +65,11 @@ def _item(row: dict[str, str]) -> CatalogueItem | None:
         text_of(row.get("title", row.get("name"))),
         str(row.get("id", "")).strip(),
     )
-    if not title or not id:
+    if not title or not number:
         return None
     return CatalogueItem(
         catalogue="amazon" if "title" in row else "google",
-        id=id,
+        id=number,
         title=title,
         description=text_of(row.get("description")) or None,
         manufacturer=text_of(row.get("manufacturer")) or None,

@@ -22,15 +22,15 @@ def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Product]:
     """One Product a line; a line without asin is rejected, missing texts become ""."""
     group, name = group_of(location, source), location
     for number, line in literal_objects(location, tally):
-        id = text_of(line.get("asin"))
-        if not id:
+        asin = text_of(line.get("asin"))
+        if not asin:
             tally.reject(number, "no asin", name)
             continue
         tally.good()
         related = line.get("related")
         links: dict[str, Any] = related if isinstance(related, dict) else {}
         yield Product(
-            id=id,
+            id=asin,
             title=text_of(line.get("title")),
             group=group,
             domain=source.domain,

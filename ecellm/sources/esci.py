@@ -67,7 +67,7 @@ def _titles(examples: str, products: str) -> dict[tuple[str, str], str]:
     keys = {(str(r["product_locale"]), str(r["product_id"])) for _, r in _rows(examples, NEEDED)}
     needed = ("product_id", "product_locale", "product_title")
     found = ((str(r["product_locale"]), str(r["product_id"]), r) for _, r in _rows(products, needed))
-    return {(locale, id): text_of(row["product_title"]) for locale, id, row in found if (locale, id) in keys}
+    return {(locale, name): text_of(row["product_title"]) for locale, name, row in found if (locale, name) in keys}
 
 
 def _rows(path: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -90,5 +90,9 @@ def _rows(path: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Ite
                     number += 1
                     yield number, {**blank, **row}
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{name}: not a whole Parquet file", found=str(error).splitlines()[0][:200],
-                        expected="a Parquet file with its footer", mend="download the file again") from error  # fmt: skip
+        raise DataError(
+            f"{name}: not a whole Parquet file",
+            found=str(error).splitlines()[0][:200],
+            expected="a Parquet file with its footer",
+            mend="download the file again",
+        ) from error
