@@ -61,7 +61,7 @@ def _match(row: dict[str, str]) -> Match | None:
 
 
 def _item(row: dict[str, str]) -> CatalogueItem | None:
-    title, id = (
+    title, number = (
         text_of(row.get("title", row.get("name"))),
         str(row.get("id", "")).strip(),
     )
