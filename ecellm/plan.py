@@ -3,8 +3,8 @@
 Not a promise: every figure is an estimate from shapes, and the output says what was assumed. Formulas:
   model state of ZeRO-3 with mixed-precision AdamW, 16 bytes a parameter over all GPUs: 2 weights, 2 gradients, 12 fp32
     master and moments (Rajbhandari et al. 2020, ZeRO, section 3.1);
-  activations of a block with flash attention, 34 x tokens x hidden bytes, or 2 with gradient checkpointing plus one block
-    (Korthikanti et al. 2022, Reducing Activation Recomputation, section 4);
+  activations of a block with flash attention, 34 x tokens x hidden bytes, or 2 with gradient checkpointing plus one
+    block (Korthikanti et al. 2022, Reducing Activation Recomputation, section 4);
   6 x parameters x tokens operations a step, 8 with gradient checkpointing (Kaplan et al. 2020; one more forward pass).
 """
 

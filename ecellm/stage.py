@@ -56,7 +56,7 @@ def is_complete(storage: Storage, folder: str, fingerprint: str) -> bool:
 
 
 def publish(storage: Storage, folder: str, fingerprint: str, **facts: object) -> None:
-    """Write the folder's marker: the fingerprint and the facts. Call it after everything else of the folder is in place.
+    """Write the folder's marker: fingerprint and facts. Call it after everything else of the folder is in place.
 
     Raises:
         StorageError: the marker cannot be written.

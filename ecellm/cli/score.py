@@ -1,4 +1,4 @@
-"""`ecellm score`: two JSON lists of texts to one JSON object of metrics. Needs numpy only, except for AG with an encoder."""
+"""`ecellm score`: two JSON lists of texts to one JSON object of metrics. Needs numpy only (AG with encoder: torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run file's known keys, read from the schema: for suggestions, and to know what an override's text should become."""
+"""The run file's known keys, read from the schema: for suggestions, and for the type of an override."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
@@ -56,10 +57,8 @@ def _value(path: str, text: str) -> Any:
 
 def _readings(text: str) -> list[Any]:
     readings: list[Any] = [text, [part.strip() for part in text.split(",") if part.strip()]]
-    try:
+    with suppress(ValueError):
         readings.append(json.loads(text))
-    except ValueError:
-        pass
     return readings
 
 

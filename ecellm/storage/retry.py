@@ -13,7 +13,8 @@ from typing import TypeVar
 
 PASSING = frozenset(
     {
-        "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "BandwidthLimitExceeded",
+        "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests",
+        "BandwidthLimitExceeded",
         "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed", "OperationAborted",
         "ConditionalRequestConflict", "429", "500", "502", "503", "504",
     }

@@ -87,7 +87,8 @@ class S3Storage:
 
     def _read(self, key: str, start: int, length: int | None) -> bytes:
         # boto3 never tries a broken body again, so it is reopened where it broke, as long as it is the same object.
-        got, failures, same = bytearray(), 0, {}
+        got, failures = bytearray(), 0
+        same: dict[str, str] = {}
         while True:
             end = "" if length is None else str(start + length - 1)
             at = {"Range": f"bytes={start + len(got)}-{end}"} if start or got or end else {}
