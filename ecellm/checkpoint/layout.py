@@ -119,6 +119,11 @@ def step_folder(step: int) -> str:
     return f"{FOLDER}/step-{step:08d}"
 
 
+def inside(folder: str, name: str) -> str:
+    """Key of a file of a checkpoint; `folder` is empty where the storage's root is the checkpoint itself."""
+    return f"{folder}/{name}" if folder else name
+
+
 def step_of(key: str) -> int | None:
     """The step in a key or folder name; None where it names no checkpoint."""
     found = _STEP.search(key)

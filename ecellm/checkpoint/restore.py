@@ -20,6 +20,7 @@ from ecellm.checkpoint.layout import (
     File,
     Manifest,
     RankFile,
+    inside,
     parse_manifest,
     step_folder,
     step_of,
@@ -53,8 +54,8 @@ def read_manifest(storage: Storage, folder: str) -> Manifest:
         CheckpointError: no marker, or a manifest that is missing or another one.
     """
     try:
-        marker = json.loads(storage.read(f"{folder}/{COMPLETE}"))
-        data = storage.read(f"{folder}/{MANIFEST}")
+        marker = json.loads(storage.read(inside(folder, COMPLETE)))
+        data = storage.read(inside(folder, MANIFEST))
         wanted = marker["manifest_sha256"]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -63,12 +64,12 @@ def read_manifest(storage: Storage, folder: str) -> Manifest:
         ) from error  # fmt: skip
     if hashlib.sha256(data).hexdigest() != wanted:
         raise CheckpointError(f"{folder}/{MANIFEST} is not the one its marker names", mend="remove this checkpoint")
-    return parse_manifest(data, f"{folder}/{MANIFEST}")
+    return parse_manifest(data, inside(folder, MANIFEST))
 
 
 def fault(storage: Storage, folder: str, file: File) -> str:
     """What is wrong with one file of a checkpoint; empty where nothing is."""
-    key = f"{folder}/{file.name}"
+    key = inside(folder, file.name)
     try:
         size = storage.size(key)
         if size != file.bytes:
@@ -109,11 +110,11 @@ def newest(storage: Storage, world: World, gather: Gather, say: Callable[[str], 
         else:
             mine = manifest.files()[world.rank :: world.size]
             faults += [found for file in mine if (found := fault(storage, folder, file))]
-        found = sorted({line for rank in gather(faults) for line in rank})
-        if not found:
+        everybodys = sorted({line for rank in gather(faults) for line in rank})
+        if not everybodys:
             return manifest
         if world.rank == 0:
-            say(f"checkpoint of step {step} is passed over: {'; '.join(found)}")
+            say(f"checkpoint of step {step} is passed over: {'; '.join(everybodys)}")
     return None
 
 
@@ -141,7 +142,7 @@ class SliceReader:
             begin, end = max(start, first), min(start + length, first + count)
             if begin < end:
                 at = self._offset(part, tensor_key(name, kind)) + 4 * (begin - first)
-                data = bytearray(self._storage.read(f"{self._folder}/{part.name}", at, 4 * (end - begin)))
+                data = bytearray(self._storage.read(inside(self._folder, part.name), at, 4 * (end - begin)))
                 out[begin - start : end - start] = torch.frombuffer(data, dtype=torch.float32)
                 found += end - begin
         if found != length:
@@ -154,7 +155,7 @@ class SliceReader:
     def _offset(self, part: RankFile, key: str) -> int:
         """Byte at which a tensor begins in a rank's file."""
         if part.name not in self._offsets:
-            path = f"{self._folder}/{part.name}"
+            path = inside(self._folder, part.name)
             size = int.from_bytes(self._storage.read(path, 0, 8), "little")
             header = json.loads(self._storage.read(path, 8, size))
             self._offsets[part.name] = {

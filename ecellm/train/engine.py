@@ -57,7 +57,8 @@ class Engine(Protocol):
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups: decay for matrices, none for biases and norms. Frozen parameters are in neither."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             small = name.endswith("bias") or "norm" in name.lower()

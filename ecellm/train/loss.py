@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,8 @@ class TokenLoss:
 
     def __init__(self, module: nn.Module, forward: Forward) -> None:
         self._forward = forward
-        base = module.get_base_model() if hasattr(module, "get_base_model") else module
+        adapted: Any = module
+        base = adapted.get_base_model() if hasattr(module, "get_base_model") else adapted
         self._encoder_decoder = bool(base.config.is_encoder_decoder)
         self._picks = "logits_to_keep" in inspect.signature(base.forward).parameters
         self._base = base
@@ -43,7 +45,7 @@ class TokenLoss:
     def _answers(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(logits [tokens, vocabulary], labels [tokens], weights [tokens]) of the positions that count."""
         if self._encoder_decoder:
-            shifted = self._base.prepare_decoder_input_ids_from_labels(batch.labels)  # type: ignore[operator]
+            shifted = self._base.prepare_decoder_input_ids_from_labels(batch.labels)
             output = self._forward(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, decoder_input_ids=shifted,
                 use_cache=False,

@@ -71,7 +71,7 @@ def partition_while_loading(run: Run, *, gpu: bool, bf16: bool) -> object | None
     """
     if not gpu:
         return None
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     deepspeed.init_distributed(dist_backend="nccl")
     return HfDeepSpeedConfig(zero3_config(run, gpu=gpu, bf16=bf16))  # type: ignore[no-untyped-call]

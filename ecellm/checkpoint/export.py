@@ -1,0 +1,165 @@
+"""From a checkpoint to a Hugging Face folder, on a machine without GPU, DeepSpeed or Ray.
+
+The one decision: one output file at a time is in memory, at most `SHARD_BYTES`, read by ranges; so a checkpoint of any
+size is exported in the same small space. Adapters are merged into the base model's weights on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ecellm.checkpoint.layout import COMPLETE, KINDS, SIDE, Manifest, Parameter
+from ecellm.checkpoint.restore import SliceReader, fault, read_manifest
+from ecellm.config.schema import Storage as Settings
+from ecellm.errors import CheckpointError
+from ecellm.storage.base import Storage
+from ecellm.storage.open import open_storage
+
+SHARD_BYTES = 2 << 30
+_A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
+_PREFIX = "base_model.model."
+
+
+def export(checkpoint: str, folder: str, settings: Settings, base: str = "", shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the model of a checkpoint as safetensors with config, tokenizer and prompt.json.
+
+    Args:
+        checkpoint: `OUT/checkpoints/step-…`, a folder or s3:// prefix.
+        folder: where to write, a folder or s3:// prefix.
+        base: local folder of the base model; needed for adapters only, empty: the folder that the run named.
+        shard_bytes: most bytes of one output file.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole, or its base model is missing.
+        StorageError: either side cannot be reached.
+    """
+    source, target = open_storage(checkpoint, settings), open_storage(folder, settings)
+    manifest = read_manifest(source, "")
+    for file in manifest.files():
+        wrong = fault(source, "", file)
+        if wrong:
+            raise CheckpointError(f"{checkpoint}: {wrong}", mend="export an older checkpoint, or train again")
+    target.delete(COMPLETE)
+    for key, _ in list(target.list("")):
+        if key.endswith((".safetensors", ".safetensors.index.json")):
+            target.delete(key)
+    read = SliceReader(source, "", manifest)
+    tensors = _merged(manifest, read, base) if manifest.lora else _whole(manifest, read)
+    _write_shards(tensors, target, shard_bytes)
+    for file in manifest.side:
+        target.write(file.name.removeprefix(f"{SIDE}/"), source.read(file.name))
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    """A tensor that is made when it is its turn."""
+
+    name: str
+    bytes: int
+    make: Callable[[], torch.Tensor]
+
+
+def _whole(manifest: Manifest, read: SliceReader) -> list[_Lazy]:
+    dtype = getattr(torch, manifest.dtype)
+
+    def lazy(parameter: Parameter) -> _Lazy:
+        def make() -> torch.Tensor:
+            flat = read(parameter.name, KINDS[0], 0, parameter.numel)
+            return flat.to(dtype).view(parameter.shape)
+
+        return _Lazy(parameter.name, parameter.numel * dtype.itemsize, make)
+
+    return [lazy(parameter) for parameter in manifest.parameters]
+
+
+def _merged(manifest: Manifest, read: SliceReader, base: str) -> list[_Lazy]:
+    """Base weights plus `alpha / rank * B @ A` (Hu et al. 2021), named as the base names them."""
+    settings = manifest.lora or {}
+    folder = base or str(settings["base"])
+    files = sorted(name for name in _files(folder) if name.endswith(".safetensors"))
+    if not files:
+        raise CheckpointError(
+            f"{folder}: the base model of these adapters is not there", expected="a folder with safetensors",
+            mend="export through `ecellm train`, which knows where the base lies",
+        )  # fmt: skip
+    shapes = {parameter.name: parameter for parameter in manifest.parameters}
+    scale, dtype, used = settings["alpha"] / settings["rank"], getattr(torch, manifest.dtype), set()
+
+    def values(name: str) -> torch.Tensor:
+        return read(name, KINDS[0], 0, shapes[name].numel).view(shapes[name].shape)
+
+    def lazy(path: str, key: str) -> _Lazy:
+        stem = _PREFIX + key.removesuffix(".weight")
+        adapted = stem + _A in shapes and key.endswith(".weight")
+        if adapted:
+            used.add(stem)
+
+        def make() -> torch.Tensor:
+            with safe_open(path, "pt") as stream:
+                weight = stream.get_tensor(key)
+            if adapted:
+                weight = weight.float() + scale * (values(stem + _B) @ values(stem + _A))
+            cast: torch.Tensor = weight.to(dtype) if weight.is_floating_point() else weight
+            return cast
+
+        with safe_open(path, "pt") as stream:
+            numel = torch.Size(stream.get_slice(key).get_shape()).numel()
+        return _Lazy(key, numel * dtype.itemsize, make)
+
+    found = []
+    for name in files:
+        path = os.path.join(folder, name)
+        with safe_open(path, "pt") as stream:
+            keys = sorted(stream.keys())
+        found += [lazy(path, key) for key in keys]
+    left = {name.removesuffix(_A) for name in shapes if name.endswith(_A)} - used
+    if left:
+        raise CheckpointError(
+            f"{folder} is not the base model of these adapters", found=f"no weights for {sorted(left)[0]}",
+            expected="the model that model.base named", mend="give the right base model",
+        )  # fmt: skip
+    return found
+
+
+def _files(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> None:
+    shards = list(_pack(tensors, shard_bytes))
+    where: dict[str, str] = {}
+    total = 0
+    with tempfile.TemporaryDirectory(prefix="ecellm-export-") as temporary:
+        for number, shard in enumerate(shards):
+            name = "model.safetensors"
+            if len(shards) > 1:
+                name = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+            path = os.path.join(temporary, name)
+            save_file({lazy.name: lazy.make().contiguous() for lazy in shard}, path, metadata={"format": "pt"})
+            target.upload(path, name)
+            os.unlink(path)
+            where |= {lazy.name: name for lazy in shard}
+            total += sum(lazy.bytes for lazy in shard)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        target.write("model.safetensors.index.json", json.dumps(index, indent=1, sort_keys=True).encode())
+
+
+def _pack(tensors: list[_Lazy], most: int) -> Iterator[list[_Lazy]]:
+    """Tensors in order, as many in a file as fit; a larger one alone."""
+    shard: list[_Lazy] = []
+    for lazy in tensors:
+        if shard and sum(one.bytes for one in shard) + lazy.bytes > most:
+            yield shard
+            shard = []
+        shard.append(lazy)
+    if shard:
+        yield shard

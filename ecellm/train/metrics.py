@@ -1,0 +1,91 @@
+"""metrics.jsonl and TensorBoard: what a run says about itself, step by step. Rank 0 only; it measures nothing.
+
+The one decision: storage cannot append (S3 cannot), so the file is kept in memory and written whole, seldom enough
+that writing takes a twentieth of the time at most. A run that goes on drops the lines of steps that it does again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from types import TracebackType
+from typing import Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from ecellm.storage.base import Storage
+
+KEY = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+_SECONDS = 10.0
+
+
+class Metrics:
+    """The lines of one attempt, after those that earlier attempts left for steps up to `step`."""
+
+    def __init__(self, storage: Storage, step: int, attempt: int) -> None:
+        self._storage = storage
+        self._lines = kept_lines(storage, step)
+        self._folder = tempfile.TemporaryDirectory(prefix="ecellm-tensorboard-")
+        self._writer = SummaryWriter(self._folder.name, purge_step=step + 1 if step else None)
+        self._name = f"{TENSORBOARD}/events.out.tfevents.{step:010d}.attempt-{attempt:05d}"
+        self._next, self._written = time.monotonic() + _SECONDS, -1
+
+    def add(self, line: dict[str, float | int | None]) -> None:
+        """One line; numbers that are not finite become null, which JSON has and NaN it has not."""
+        clean = {key: _finite(value) for key, value in line.items()}
+        self._lines.append(json.dumps(clean))
+        for key, value in clean.items():
+            if key != "step" and value is not None:
+                self._writer.add_scalar(f"train/{key}", value, int(line["step"] or 0))
+        if time.monotonic() > self._next:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put everything into storage."""
+        if self._written == len(self._lines):
+            return
+        began = time.monotonic()
+        self._storage.write(KEY, "".join(f"{line}\n" for line in self._lines).encode())
+        self._writer.flush()
+        for name in sorted(os.listdir(self._folder.name)):
+            self._storage.upload(os.path.join(self._folder.name, name), self._name)
+        self._written = len(self._lines)
+        self._next = time.monotonic() + max(_SECONDS, 20 * (time.monotonic() - began))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+        finally:
+            self._writer.close()
+            self._folder.cleanup()
+
+
+def kept_lines(storage: Storage, step: int) -> list[str]:
+    """Lines of earlier attempts that still hold: those of steps up to `step`. A broken last line is left out."""
+    try:
+        text = storage.read(KEY).decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    kept = []
+    for line in text.splitlines():
+        try:
+            if int(json.loads(line)["step"]) <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return kept
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
