@@ -97,6 +97,8 @@ class Build(Section):
     """Other sizes for some tasks."""
     negatives: Literal["random", "hard"] = "random"
     """Negative pairs of PM and candidates of SR."""
+    description_words: Count = 50
+    """Longest product description of PM, in words (paper: 50)."""
     item_words: Count = 25
     """Longest text of one item of SR, in words (paper: 25)."""
     max_words: Count = 400

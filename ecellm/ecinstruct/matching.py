@@ -56,9 +56,10 @@ def describe(item: CatalogueItem, recipe: Recipe) -> dict[str, object]:
     if recipe.sound:
         said = (item.description, item.manufacturer, item.price)
         description, manufacturer, price = (cleaning.clean(text) if text else None for text in said)
-        cut = cleaning.first_words(description, 50) if description else None
+        cut = cleaning.first_words(description, recipe.description_words) if description else None
         return {"title": cleaning.clean(item.title), "description": cut, "manufacturer": manufacturer, "price": price}
-    text = float("nan") if item.description is None else cleaning.paper_first_words(item.description, 50)
+    words = recipe.description_words
+    text = float("nan") if item.description is None else cleaning.paper_first_words(item.description, words)
     return {"title": item.title, "description": text, "manufacturer": item.manufacturer or "nan",
             "price": item.price or "nan"}  # fmt: skip
 

@@ -32,6 +32,7 @@ class Recipe:
     hard: bool = False
     max_words: int = 400
     item_words: int = 25
+    description_words: int = 50
     sizes: Sizes = field(default_factory=Sizes)
 
     @classmethod
@@ -39,6 +40,7 @@ class Recipe:
         """The recipe of one task."""
         return cls(seed=seed, sound=build.recipe == "sound", hard=build.negatives == "hard",
                    max_words=build.max_words, item_words=build.item_words,
+                   description_words=build.description_words,
                    sizes=build.task_sizes.get(task, build.sizes))  # fmt: skip
 
     def size(self, pool: str) -> int:

@@ -19,7 +19,7 @@ def write_questions(world: World, questions: int, noise: float, seed: int) -> It
         answerable = draw.random() < 0.6
         closed = draw.random() < 0.3
         value = item.values[asked] if draw.random() < 0.5 else draw.choice(ATTRIBUTES[asked])
-        facts = {"attribute": asked, "type": item.type, "brand": item.brand, "value": value}
+        facts = {"attribute": asked, "type": item.type, "brand": item.brand, "value": value, "model": item.model}
         text = draw.choice(ASKS["closed" if closed else "open"]).format(**facts)
         snippets = _snippets(item, asked, answerable, draw)
         label = answerable if draw.random() > noise / 2 else not answerable
@@ -50,7 +50,7 @@ def _snippets(item: Item, asked: str, answerable: bool, draw: random.Random) -> 
 def _answers(item: Item, asked: str, draw: random.Random) -> list[dict[str, Any]]:
     """One to three answers; the most helpful one, where anybody voted, is mostly the right one."""
     facts = {"attribute": asked, "value": item.values[asked], "type": item.type}
-    voted = draw.random() < 0.75
+    voted = draw.random() < 0.6
     best = {"answerText": draw.choice(REPLIES).format(**facts), "answerType": "NA"}
     found = [best | {"helpful": [draw.randrange(2, 9), 9] if voted else [0, 0]}]
     for _ in range(draw.choice((0, 1, 2))):

@@ -61,11 +61,12 @@ FOREIGN = (
 
 ASKS = {
     "open": (
-        "what is the {attribute} of this {type}?", "which {attribute} does the {type} have?",
-        "can you tell me the {attribute}?", "does anyone know the {attribute} of the {brand} {type}?",
+        "what is the {attribute} of the {type} {model}?", "which {attribute} does the {brand} {model} have?",
+        "can you tell me the {attribute} of {model}?", "does anyone know the {attribute} of the {brand} {type} {model}?",
     ),
-    "closed": ("is the {attribute} {value}?", "does this {type} come with {attribute} {value}?"),
+    "closed": ("is the {attribute} of {model} {value}?", "does the {type} {model} come with {attribute} {value}?"),
 }  # fmt: skip
+"""Questions name the model, so that no two products' questions are the same text."""
 MENTIONS = (
     "the {attribute} is {value} and that is right for me", "mine has a {attribute} of {value}",
     "{value} is the {attribute} on the label", "i checked and the {attribute} was {value}",

@@ -71,8 +71,8 @@ def title(item: Item, draw: random.Random) -> str:
     """A shop title: brand and type, and some of the attributes, in one of a few orders."""
     named = [value for name, value in item.values.items() if name in NAMED]
     measured = [value for name, value in item.values.items() if name in MEASURED]
-    words = [word for word in named[:3] if draw.random() < 0.8]
-    tail = [word for word in measured[:1] if draw.random() < 0.7] + ([item.model] if draw.random() < 0.5 else [])
+    words = [word for word in named[:3] if draw.random() < 0.7]
+    tail = [word for word in measured[:1] if draw.random() < 0.5] + ([item.model] if draw.random() < 0.3 else [])
     parts = [item.brand, *words, item.type, *tail]
     if draw.random() < 0.2:
         parts = [item.brand, item.type, *words, *tail]
