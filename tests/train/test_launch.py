@@ -1,0 +1,83 @@
+"""`ecellm train` whole: real Ray Train, real ZeRO-3 ranks, a worker that is really killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ecellm.config.schema import Run
+from ecellm.data.prepare import prepare
+from ecellm.errors import ClusterError, DataError
+from ecellm.storage.local import LocalStorage
+from ecellm.train.launch import train
+from tests.data.made import make_row, make_run, put_rows
+
+
+def make(out: Path, **train_settings: Any) -> Run:
+    """A run of four steps an epoch on two workers."""
+    settings = {"epochs": 2, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 1e-3} | train_settings
+    workers = 1 if settings.get("engine") == "plain" else 2
+    return make_run(
+        str(out), train=settings, checkpoint={"every": 2}, cluster={"workers": workers, "max_failures": 1}
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared")
+    rows = [make_row(i) for i in range(32)] + [make_row(i, "val") for i in range(6)]
+    put_rows(LocalStorage(str(out)), rows)
+    prepare(make(out))
+    return out
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def copied(source: Path, target: Path) -> Path:
+    import shutil
+
+    shutil.copytree(source, target)
+    return target
+
+
+def test_without_token_shards_it_says_which_command_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ecellm prepare"):
+        train(make(tmp_path))
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_been(prepared: Path, tmp_path: Path) -> None:
+    quiet, broken = copied(prepared, tmp_path / "quiet"), copied(prepared, tmp_path / "broken")
+    train(make(quiet, engine="plain"))
+    facts = train(make(broken, rehearse_failure_at=5))
+    assert (facts["attempts"], facts["resumed"], facts["steps"]) == (2, [4], 8)
+    wanted, found = lines(quiet), lines(broken)
+    assert [line["step"] for line in found] == list(range(1, 9))
+    assert [line["attempt"] for line in found] == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in wanted], rel=1e-5)
+    model = AutoModelForCausalLM.from_pretrained(broken / "model")
+    other = AutoModelForCausalLM.from_pretrained(quiet / "model")
+    for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-4), name
+    assert (broken / "model" / "prompt.json").exists()
+    assert train(make(broken, rehearse_failure_at=5))["skipped"]
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+def test_a_worker_killed_with_no_retries_left_is_a_cluster_error(prepared: Path, tmp_path: Path) -> None:
+    out = copied(prepared, tmp_path / "out")
+    run = make(out, rehearse_failure_at=3)
+    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"max_failures": 0})})
+    with pytest.raises(ClusterError, match="worker 1"):
+        train(run)
+    assert not (out / "model" / "COMPLETE").exists()
+    assert (out / "checkpoints" / "step-00000002" / "COMPLETE").exists()

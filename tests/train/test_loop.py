@@ -1,0 +1,132 @@
+"""The loop on the plain engine: resuming, stopping, broken numbers, metrics."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ecellm.checkpoint.restore import steps
+from ecellm.errors import CheckpointError, DataError, EcellmError, Stopped
+from ecellm.records import World
+from ecellm.storage.base import Storage
+from ecellm.storage.local import LocalStorage
+from ecellm.train.keeping import Keeper, position_of
+from ecellm.train.loop import Job, fit
+from ecellm.train.metrics import kept_lines
+from ecellm.train.progress import Status
+from tests.train.toys import ToyTokens, toy_engine, toy_run
+
+
+@dataclass
+class Watcher:
+    """Hooks that remember; asks to stop after step `stop_at`."""
+
+    stop_at: int = 0
+    attempt: int = 1
+    said: list[str] = field(default_factory=list)
+    seen: list[Status] = field(default_factory=list)
+    began: int = -1
+
+    def wants_stop(self) -> bool:
+        return bool(self.stop_at) and len(self.seen) + 1 >= self.stop_at
+
+    def update(self, status: Status) -> None:
+        self.seen.append(status)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def begin(self, step: int) -> None:
+        self.began = step
+
+    def after_step(self, step: int) -> None:
+        """Nothing."""
+
+
+def go(storage: Storage, hooks: Watcher, *, tokens: Any = None, **train: Any) -> EcellmError | None:
+    run = toy_run(storage.root, train=train)
+    tokens = tokens or ToyTokens(40)
+    job = Job(
+        run=run, storage=storage, engine=toy_engine("plain", run, World(rank=0, size=1)), train=tokens,
+        val=ToyTokens(6), pad_id=0, encoder_decoder=False, hooks=hooks,
+        keeper=Keeper(
+            run=run, storage=storage, position=position_of(run, tokens), attempt=hooks.attempt, dtype="float32",
+            side={"config.json": b"{}"}, say=hooks.say,
+        ),
+    )  # fmt: skip
+    return fit(job)
+
+
+def losses(storage: Storage) -> list[float]:
+    return [json.loads(line)["loss"] for line in storage.read("metrics.jsonl").splitlines()]
+
+
+def test_trains_to_the_end_and_learns(tmp_path: Path) -> None:
+    storage, hooks = LocalStorage(str(tmp_path)), Watcher()
+    assert go(storage, hooks, epochs=4, learning_rate=5e-3) is None
+    lines = [json.loads(line) for line in storage.read("metrics.jsonl").splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert {"epoch", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "mfu", "seconds"} <= set(lines[0])
+    assert [line["step"] for line in lines if "val_loss" in line] == [5, 10, 15, 20]
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert steps(storage) == ([16, 20], [])
+    assert hooks.seen[-1].step == hooks.seen[-1].total == 20
+    assert any("tfevents" in key for key, _ in storage.list("tensorboard"))
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    whole, parts = LocalStorage(str(tmp_path / "a")), LocalStorage(str(tmp_path / "b"))
+    assert go(whole, Watcher()) is None
+    stopped = go(parts, Watcher(stop_at=3))
+    assert isinstance(stopped, Stopped)
+    assert "step 3 of 10" in str(stopped)
+    assert steps(parts)[0] == [3]
+    hooks = Watcher(attempt=2)
+    assert go(parts, hooks) is None
+    assert hooks.began == 3
+    assert losses(parts) == losses(whole)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    storage = LocalStorage(str(tmp_path))
+    go(storage, Watcher(stop_at=1))
+    with pytest.raises(CheckpointError, match="other settings"):
+        go(storage, Watcher(), learning_rate=2e-3)
+
+
+def test_a_longer_run_goes_on_from_the_shorter_one(tmp_path: Path) -> None:
+    storage, hooks = LocalStorage(str(tmp_path)), Watcher()
+    go(storage, Watcher(), max_steps=4)
+    assert go(storage, hooks, max_steps=6, micro_batch_size=4) is None
+    assert hooks.began == 4
+    assert len(losses(storage)) == 6
+
+
+def test_a_broken_number_stops_before_the_update_and_names_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecellm.train import loop
+
+    def heavy(*args: Any, **kwargs: Any) -> Any:
+        return np.where(loop_weights(*args, **kwargs) > 0, np.inf, 0.0)
+
+    loop_weights = loop.token_weights
+    storage = LocalStorage(str(tmp_path))
+    go(storage, Watcher(stop_at=4))
+    monkeypatch.setattr(loop, "token_weights", heavy)
+    outcome = go(storage, Watcher())
+    assert isinstance(outcome, DataError)
+    assert "step 5" in str(outcome)
+    assert "sample-" in str(outcome)
+    assert steps(storage)[0] == [4]
+
+
+def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
+    storage = LocalStorage(str(tmp_path))
+    storage.write("metrics.jsonl", b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    assert kept_lines(storage, 2) == ['{"step": 1}', '{"step": 2}']
