@@ -11,8 +11,10 @@ import os
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.errors import ClusterError
@@ -62,8 +64,19 @@ def worker_environment(run: Run) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
     }
+
+
+def quieten() -> None:
+    """Runs in every Ray worker as it starts: what libraries say of themselves stays out of the driver's terminal."""
+    # It watches for a dashboard that small clusters do not have, and says so every second.
+    logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.ERROR)
+    for name in ("deepspeed", "DeepSpeed", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _authenticate() -> None:
@@ -77,7 +90,9 @@ def _authenticate() -> None:
 def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     import ray
 
-    environment = {"env_vars": worker_environment(run)}
+    environment: dict[str, Any] = {
+        "env_vars": worker_environment(run), "worker_process_setup_hook": "ecellm.session.quieten",
+    }  # fmt: skip
     if address:
         # Another machine has its own copy of the code, in its own place.
         environment["env_vars"].pop("PYTHONPATH")

@@ -6,6 +6,7 @@ progress, takes signals and keeps the deadline; Ray Train itself would wait for 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -23,7 +24,7 @@ from ecellm.config.schema import Run
 from ecellm.console import note, progress
 from ecellm.console import stage as announce
 from ecellm.data.shards import split_facts
-from ecellm.errors import CheckpointError, ClusterError, ConfigError, EcellmError
+from ecellm.errors import CheckpointError, ClusterError, ConfigError, EcellmError, StorageError
 from ecellm.model.base import base_folder
 from ecellm.provenance import write_run_json
 from ecellm.records import World
@@ -33,6 +34,7 @@ from ecellm.storage.open import open_storage
 from ecellm.train.progress import Board, Display, Snapshot, Status
 
 MODEL = "model"
+FAILURE = "train-failure.log"
 _POLL_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -128,6 +130,7 @@ def _with_ray(run: Run) -> dict[str, Any]:
         if failure is not None:
             raise failure
         if fitting.error is not None:
+            _keep_traceback(run, fitting.error)
             raise _cluster_error(fitting.error, snapshot) from fitting.error
     return {"attempts": snapshot.attempt, "workers": run.cluster.workers, "resumed": list(snapshot.resumed)}
 
@@ -173,7 +176,7 @@ def _trainer(run: Run, board: Any, private: str) -> Any:
         run_config=settings(
             name=f"{run.name}-{uuid.uuid4().hex[:12]}", storage_path=private,
             failure_config=config.FailureConfig(max_failures=run.cluster.max_failures),
-            logging_config=config.LoggingConfig(log_level="ERROR"),
+            logging_config=config.LoggingConfig(log_level="CRITICAL"),
         ),
     )  # fmt: skip
 
@@ -222,9 +225,15 @@ def _cluster_error(error: BaseException, snapshot: Snapshot) -> EcellmError:
     return ClusterError(
         f"training failed in attempt {snapshot.attempt} at step {snapshot.status.step}", found=found,
         expected="workers that live to the end",
-        mend="run the same command to go on from the newest checkpoint; raise cluster.max_failures to replace workers, "
-        "lower train.micro_batch_size if memory ran out",
+        mend=f"run the same command to go on from the newest checkpoint ({FAILURE} in OUT has the tracebacks); "
+        "raise cluster.max_failures to replace workers, lower train.micro_batch_size if memory ran out",
     )  # fmt: skip
+
+
+def _keep_traceback(run: Run, error: BaseException) -> None:
+    """The workers' tracebacks into OUT, since a private Ray takes its logs with it."""
+    with contextlib.suppress(StorageError):  # the failure itself is what people must see
+        open_storage(run.out, run.storage).write(FAILURE, f"{error}\n".encode())
 
 
 def _line(error: BaseException) -> str:
@@ -232,7 +241,7 @@ def _line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     died = [line for line in lines if "died" in line.lower() or "killed" in line.lower() or "SIGKILL" in line]
     text = (died or lines or [type(error).__name__])[-1]
-    return text[:300]
+    return text.partition(" Some common causes")[0][:300]
 
 
 @contextmanager

@@ -6,6 +6,8 @@ rank is told to the board first and then raised, so that Ray replaces the group.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import signal
@@ -73,7 +75,10 @@ def _engine(run: Run, world: World, device: torch.device, base: str, dtype: str,
 
         module = load_model(base, run.model, dtype=torch.float32, attention=attention)
         return PlainEngine(_adapted(module, run), run, device, autocast=dtype == "bfloat16")
-    from ecellm.train.zero3 import Zero3Engine, partition_while_loading
+    # Told, rather than found out with a warning.
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.type == "cuda" else "cpu")
+    with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints what it has compiled
+        from ecellm.train.zero3 import Zero3Engine, partition_while_loading
 
     bf16 = dtype == "bfloat16"
     kept = partition_while_loading(run, gpu=device.type == "cuda", bf16=bf16)
@@ -92,6 +97,9 @@ def _tokens(storage: Storage, split: str) -> TokenSet:
 
 
 def _quieten() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in ("transformers", "DeepSpeed", "deepspeed", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -8,6 +8,7 @@ whole gradients fit (`COALESCE_BYTES`); beyond that each micro-step is reduced a
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -85,12 +86,13 @@ class Zero3Engine:
         self.world, self.device = world, device
         gpu = device.type == "cuda"
         module.train()
-        self._engine, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=optimizer(module, run, device),
-            dist_init_required=False if dist.is_initialized() else None,
-            config=zero3_config(run, gpu=gpu, bf16=bf16),
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it has compiled
+            self._engine, *_ = deepspeed.initialize(
+                model=module,
+                optimizer=optimizer(module, run, device),
+                dist_init_required=False if dist.is_initialized() else None,
+                config=zero3_config(run, gpu=gpu, bf16=bf16),
+            )
         self._zero = self._engine.optimizer
         self._fused = gpu
         self._loss = TokenLoss(module, self._engine)
