@@ -64,7 +64,6 @@ def worker_environment(run: Run) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
     }
 
@@ -72,7 +71,7 @@ def worker_environment(run: Run) -> dict[str, str]:
 def quieten() -> None:
     """Runs in every Ray worker as it starts: what libraries say of themselves stays out of the driver's terminal."""
     # It watches for a dashboard that small clusters do not have, and says so every second.
-    logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.ERROR)
+    logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.CRITICAL)
     for name in ("deepspeed", "DeepSpeed", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
