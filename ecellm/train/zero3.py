@@ -86,7 +86,7 @@ class Zero3Engine:
         self.world, self.device = world, device
         gpu = device.type == "cuda"
         module.train()
-        # An op for CPU ranks of one machine would be compiled at first use: a minute on every fresh machine. Gloo serves.
+        # An op for CPU ranks of one machine would be compiled at first use, a minute on a fresh machine. Gloo serves.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it has compiled
             self._engine, *_ = deepspeed.initialize(
