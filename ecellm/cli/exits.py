@@ -73,7 +73,7 @@ def ours(trouble: BaseException) -> EcellmError | None:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        if type(one).__module__ == EcellmError.__module__ and isinstance(one, EcellmError):
+        if isinstance(one, EcellmError) and type(one).__module__.startswith("ecellm."):  # not a class that Ray made up
             return one
         inner = (getattr(one, "cause", None), one.__cause__, one.__context__)
         queue += [other for other in inner if isinstance(other, BaseException)]

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from ecellm import stage
 from ecellm.config.schema import TASK_IDS, Run
 from ecellm.config.schema import Storage as StorageSettings
+from ecellm.console import note
+from ecellm.console import stage as announce
 from ecellm.data.encode import Encoder, TooLong
 from ecellm.data.shards import (
     FOLDER,
@@ -30,7 +32,7 @@ from ecellm.data.shards import (
     shard_key,
 )  # fmt: skip
 from ecellm.errors import ClusterError, ConfigError, DataError, EcellmError
-from ecellm.model.base import base_folder, materialise
+from ecellm.model.base import base_folder, materialise, placed
 from ecellm.model.load import load_config, load_tokenizer
 from ecellm.prompt import FILE, PromptPolicy, policy_of
 from ecellm.records import Row
@@ -57,6 +59,7 @@ def prepare(run: Run) -> dict[str, Any]:
         CheckpointError: the base model's folder is not whole.
         ClusterError: Ray failed.
     """
+    announce("prepare", f"{run.prepare.template} template, {run.model.base}")
     storage = open_storage(run.out, run.storage)
     made = stage.marker(storage, "rows")
     if made is None:
@@ -143,8 +146,12 @@ def _encode_all(run: Run, storage: Storage, rows: dict[str, list[Row]], encoder:
     cpus = max(1, min(run.cluster.workers * run.cluster.cpus_per_worker, os.cpu_count() or 1))
     blocks = [block for split in SPLITS for block in _blocks(split, rows[split], run.prepare.shard_rows)]
     with ray_session(run, cpus=cpus):
-        facts = _run_blocks(blocks, (storage.root, run.storage, encoder))
-    return {split: _finish(run, storage, split, [fact for fact in facts if fact["split"] == split]) for split in SPLITS}
+        # Workers may stand in another folder.
+        facts = _run_blocks(blocks, (placed(run).out, run.storage, encoder))
+    return {
+        split: _finish(run, storage, split, rows[split], [fact for fact in facts if fact["split"] == split])
+        for split in SPLITS
+    }
 
 
 def _run_blocks(blocks: list[pa.Table], arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
@@ -201,28 +208,36 @@ def _blocks(split: str, rows: list[Row], size: int) -> list[pa.Table]:
     return blocks
 
 
-def _finish(run: Run, storage: Storage, split: str, facts: list[dict[str, Any]]) -> dict[str, Any]:
+def _finish(run: Run, storage: Storage, split: str, rows: list[Row], facts: list[dict[str, Any]]) -> dict[str, Any]:
     """Write the length index of a split and sum up its facts."""
     tables = [pq.read_table(io.BytesIO(storage.read(shard_key(split, fact["shard"])))) for fact in facts]
     whole = pa.concat_tables([SHARD_SCHEMA.empty_table(), *tables])
     left_out = [row for fact in facts for row in fact["left_out"]]
-    if split == "train" and not len(whole):
+    there = {TASK_IDS[code] for code in whole["task"].unique().to_pylist()}
+    without = sorted({task(row.task).id for row in rows} - there, key=TASK_IDS.index)
+    if split == "train" and without:
         raise DataError(
-            f"no training row fits prepare.max_length = {run.prepare.max_length}",
-            found=f"{len(left_out)} rows, all too long", mend="raise prepare.max_length",
-        )  # fmt: skip
+            f"no training row of {', '.join(without)} fits prepare.max_length = {run.prepare.max_length}",
+            found=f"{len(left_out)} of {len(rows)} rows are too long, as {sorted(left_out)[0]}",
+            expected="some rows of every task",
+            mend="raise prepare.max_length, or leave the task out of build.tasks",
+        )
     lengths = [pc.list_value_length(whole[name]) for name in ("prompt_ids", "answer_ids")]
     index = pa.table([whole["id"], whole["task"], *lengths], schema=INDEX_SCHEMA)
     data = parquet_bytes(index)
     storage.write(index_key(split), data)
     tokens = interleave(whole["prompt_ids"], whole["answer_ids"]) if len(whole) else whole["task"].to_numpy()
     prompts, answers = (length.to_numpy() for length in lengths)
+    cut = sum(fact["cut"] for fact in facts)
+    note(f"{split}: {len(whole):,} samples, {len(tokens):,} tokens; {cut:,} inputs cut, {len(left_out):,} left out")
+    if left_out:
+        note(f"left out, too long for prepare.max_length = {run.prepare.max_length}: {', '.join(sorted(left_out)[:5])}")
     return {
         "rows": len(whole),
         "tokens": len(tokens),
         "answer_tokens": int(answers.sum()),
         "longest": int((prompts + answers).max(initial=0)),
-        "cut": sum(fact["cut"] for fact in facts),
+        "cut": cut,
         "left_out": len(left_out),
         "left_out_ids": sorted(left_out)[:100],
         "fingerprint": content_fingerprint(whole["id"], prompts, answers, tokens),

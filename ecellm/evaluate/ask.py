@@ -17,7 +17,8 @@ from ecellm.evaluate.plan import batches
 from ecellm.evaluate.pool import answer_all
 from ecellm.evaluate.requests import Asked, Request, request
 from ecellm.evaluate.rows import Groups
-from ecellm.evaluate.systems import System, placed
+from ecellm.evaluate.systems import System
+from ecellm.model.base import placed
 from ecellm.records import Prediction
 from ecellm.storage.base import Storage
 from ecellm.tasks.registry import task

@@ -18,7 +18,7 @@ from ecellm.data.encode import Encoder
 from ecellm.errors import CheckpointError
 from ecellm.model.base import base_folder, local_copy
 from ecellm.model.load import load_tokenizer
-from ecellm.storage.base import Storage, is_remote, join
+from ecellm.storage.base import Storage, join
 from ecellm.storage.open import open_storage
 from ecellm.tasks.template import SEPARATOR
 
@@ -61,17 +61,6 @@ def system_folder(name: str, run: Run) -> str:
     """A local folder with the model, on whichever machine this runs; fetched from S3 or a hub where it lies there."""
     storage = open_storage(run.out, run.storage)
     return local_copy(storage, MODEL) if name == "tuned" else base_folder(run, storage)
-
-
-def placed(run: Run) -> Run:
-    """The run with an absolute `out` and base folder, for workers that stand elsewhere in the file system."""
-    places: dict[str, Any] = {}
-    if not is_remote(run.out):
-        places["out"] = os.path.abspath(run.out)
-    base = os.path.expanduser(run.model.base)
-    if os.path.exists(base):
-        places["model"] = run.model.model_copy(update={"base": os.path.abspath(base)})
-    return run.model_copy(update=places)
 
 
 def model_digest(folder: str) -> str:

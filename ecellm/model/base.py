@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from ecellm.config.schema import Run
 from ecellm.errors import CheckpointError, ConfigError
@@ -78,6 +78,20 @@ def base_folder(run: Run, storage: Storage) -> str:
             mend="check the path in the run file",
         )
     return folder
+
+
+def placed(run: Run) -> Run:
+    """The run with an absolute `out` and base folder, for workers that stand elsewhere in the file system.
+
+    Only for reading and writing through: what a worker writes down about the run comes from the run as given.
+    """
+    places: dict[str, Any] = {}
+    if not is_remote(run.out):
+        places["out"] = os.path.abspath(run.out)
+    if base_kind(run.model.base) in ("folder", "gguf") and not is_remote(run.model.base):
+        base = os.path.abspath(os.path.expanduser(run.model.base))
+        places["model"] = run.model.model_copy(update={"base": base})
+    return run.model_copy(update=places)
 
 
 def materialise(run: Run, storage: Storage, texts: Iterable[str] = ()) -> None:

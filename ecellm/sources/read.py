@@ -90,7 +90,7 @@ def local_copy(location: str, settings: StorageSettings | None = None) -> Iterat
     """A local path of a file or folder; what is in S3 is downloaded for as long as the context lasts."""
     if not is_remote(location):
         if not os.path.exists(location):
-            raise missing(os.path.basename(location.rstrip("/")))
+            raise missing(location)
         yield location
         return
     from ecellm.storage.open import open_storage

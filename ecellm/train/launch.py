@@ -25,7 +25,7 @@ from ecellm.console import note, progress
 from ecellm.console import stage as announce
 from ecellm.data.shards import split_facts
 from ecellm.errors import CheckpointError, ClusterError, ConfigError, EcellmError, StorageError
-from ecellm.model.base import base_folder
+from ecellm.model.base import base_folder, placed
 from ecellm.provenance import write_run_json
 from ecellm.records import World
 from ecellm.session import ray_session
@@ -167,7 +167,8 @@ def _trainer(run: Run, board: Any, private: str) -> Any:
     resources: dict[str, float] = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
     return TorchTrainer(
         train_on_ray,
-        train_loop_config={"run": run.model_dump_json(), "board": board},
+        # A worker's working directory is one of Ray's own.
+        train_loop_config={"run": run.model_dump_json(), "placed": placed(run).model_dump_json(), "board": board},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=config.ScalingConfig(
             num_workers=run.cluster.workers, use_gpu=bool(gpus), resources_per_worker=resources

@@ -35,8 +35,12 @@ from ecellm.train.progress import Status
 BEAT_S = 1.0
 
 
-def run_rank(run: Run, world: World, hooks: Hooks) -> EcellmError | None:
+def run_rank(run: Run, world: World, hooks: Hooks, given: Run | None = None) -> EcellmError | None:
     """Train as one rank. Returns what all ranks ended with (see `loop.fit`).
+
+    Args:
+        run: with `out` and the base folder as this process finds them.
+        given: the run as its file says it, for what checkpoints say of themselves; None: the same.
 
     Raises:
         EcellmError: this rank's own trouble.
@@ -60,7 +64,7 @@ def run_rank(run: Run, world: World, hooks: Hooks) -> EcellmError | None:
         run=run, storage=storage, engine=engine, train=train, val=val, pad_id=int(tokenizer.pad_token_id),
         encoder_decoder=bool(config.is_encoder_decoder), hooks=hooks,
         keeper=Keeper(
-            run=run, storage=storage, position=position_of(run, train), attempt=hooks.attempt, dtype=dtype,
+            run=given or run, storage=storage, position=position_of(run, train), attempt=hooks.attempt, dtype=dtype,
             side=side_files(base, config, storage, dtype) if world.rank == 0 else {}, say=hooks.say,
         ),
     )  # fmt: skip
@@ -152,12 +156,13 @@ class RayHooks:
 
 
 def train_on_ray(settings: dict[str, Any]) -> None:
-    """What Ray Train runs on every worker: `settings` holds the run as JSON and the board."""
+    """What Ray Train runs on every worker: `settings` holds the run as JSON, as given and placed, and the board."""
     import ray
     import ray.train
     import torch.distributed as dist
 
-    run, board = Run.model_validate_json(settings["run"]), settings["board"]
+    given, run = (Run.model_validate_json(settings[name]) for name in ("run", "placed"))
+    board = settings["board"]
     context = ray.train.get_context()
     world = World(
         rank=context.get_world_rank(), size=context.get_world_size(), local_rank=context.get_local_rank()
@@ -171,7 +176,7 @@ def train_on_ray(settings: dict[str, Any]) -> None:
         return
     hooks = RayHooks(board, run, world, attempt)
     try:
-        outcome = run_rank(run, world, hooks)
+        outcome = run_rank(run, world, hooks, given)
         if outcome is not None and world.rank == 0:
             ray.get(board.fail.remote(world.rank, outcome))
     except EcellmError as error:

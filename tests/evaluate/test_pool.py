@@ -12,7 +12,7 @@ from ecellm.evaluate.log import Answer
 from ecellm.evaluate.plan import batches
 from ecellm.evaluate.pool import answer_all, pool_size
 from ecellm.evaluate.requests import Request, request
-from ecellm.evaluate.systems import placed
+from ecellm.model.base import placed
 
 
 def _requests(n: int) -> list[Request]:
