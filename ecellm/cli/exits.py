@@ -53,7 +53,7 @@ def exit_code_of(trouble: BaseException) -> int:
             f"{trouble.filename or trouble}: missing\n  mend      check the path, or run the stage that makes it",
         )
         return 3
-    if isinstance(trouble, OSError) and trouble.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(trouble, OSError) and trouble.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         _tell(HEADINGS[4], f"{trouble}\n  mend      free some space, then run the same command again")
         return 4
     cause = f"{type(trouble).__name__}: {(str(trouble).strip().splitlines() or [''])[0]}"

@@ -27,6 +27,7 @@ from ecellm.rows import row_files, write_rows
 from ecellm.sources.read import FORMAT_TASKS, Tally, find, local_copy, read_source
 from ecellm.stage import fingerprint, is_complete, marker, publish
 from ecellm.storage.base import Storage, is_remote, join
+from ecellm.storage.local import told
 from ecellm.storage.open import open_storage
 
 VERSION = 1
@@ -146,8 +147,11 @@ def _gather(run: Run, storage: Storage, stack: ExitStack) -> list[Raw]:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecellm-raw-"))
         else:
             folder = join(storage.root, "raw")
-            os.makedirs(folder, exist_ok=True)
-        for entry in write_marketplace(folder, run.sources.made_up, run.seed):
+            with told("write", folder):
+                os.makedirs(folder, exist_ok=True)
+        with told("write", folder):
+            entries = write_marketplace(folder, run.sources.made_up, run.seed)
+        for entry in entries:
             found.append(Raw(entry, folder, *_digest(entry, folder, run), made_up=True))
     for entry in run.sources.files:
         found.append(Raw(entry, run.sources.root, *_digest(entry, run.sources.root, run), made_up=False))

@@ -27,7 +27,7 @@ class LocalStorage:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         path = self._path(key)
-        with _told("read", path), open(path, "rb") as file:
+        with told("read", path), open(path, "rb") as file:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 
@@ -36,7 +36,7 @@ class LocalStorage:
 
     def write_new(self, key: str, data: bytes) -> bool:
         path = self._path(key)
-        with _told("write", path):
+        with told("write", path):
             temporary = self._fill(path, lambda file: file.write(data))
             try:
                 os.link(temporary, path)
@@ -48,17 +48,17 @@ class LocalStorage:
             return True
 
     def upload(self, path: str, key: str) -> None:
-        with _told("read", path), open(path, "rb") as source:
+        with told("read", path), open(path, "rb") as source:
             self._replace(key, lambda file: shutil.copyfileobj(source, file, 1 << 20))
 
     def download(self, key: str, path: str) -> None:
         source_path = self._path(key)
-        with _told("read", source_path), open(source_path, "rb") as source, _told("write", path):
+        with told("read", source_path), open(source_path, "rb") as source, told("write", path):
             os.replace(self._fill(path, lambda file: shutil.copyfileobj(source, file, 1 << 20)), path)
 
     def size(self, key: str) -> int:
         path = self._path(key)
-        with _told("read", path):
+        with told("read", path):
             if os.path.isdir(path):
                 raise FileNotFoundError(errno.ENOENT, "no such object", path)
             return os.path.getsize(path)
@@ -79,7 +79,7 @@ class LocalStorage:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _told("delete", path):
+        with told("delete", path):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(path)
             self._drop_empty(os.path.dirname(path))
@@ -95,7 +95,7 @@ class LocalStorage:
 
     def _replace(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
         path = self._path(key)
-        with _told("write", path):
+        with told("write", path):
             os.replace(self._fill(path, fill), path)
             _sync_folder(path)
 
@@ -138,8 +138,13 @@ def _walk_trouble(trouble: OSError) -> None:
 
 
 @contextmanager
-def _told(doing: str, path: str) -> Iterator[None]:
-    """Turn an OSError into FileNotFoundError with the full path, or StorageError with the mend."""
+def told(doing: str, path: str) -> Iterator[None]:
+    """Turn an OSError into FileNotFoundError with the full path, or StorageError with the mend.
+
+    Args:
+        doing: `read`, `write`, `delete` …, for the message.
+        path: the file or folder, for the message.
+    """
     try:
         yield
     except (FileNotFoundError, IsADirectoryError) as trouble:
@@ -155,6 +160,8 @@ def _told(doing: str, path: str) -> Iterator[None]:
 def _mend(code: int | None) -> str:
     if code in (errno.ENOSPC, errno.EDQUOT):
         return "free some space on this disk or choose another place with --out, then run the same command again"
+    if code == errno.EFBIG:
+        return "raise this shell's limit on file sizes (ulimit -f unlimited), then run the same command again"
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "give this user the right to the folder, or choose another place with --out"
     if code in (errno.ENOTDIR, errno.EEXIST):
