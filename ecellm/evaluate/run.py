@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ecellm.baselines import trivial
+from ecellm.baselines import lexical, trivial
 from ecellm.config.schema import Run
 from ecellm.console import console, note
 from ecellm.console import stage as banner
@@ -23,12 +23,14 @@ from ecellm.evaluate.systems import open_system
 from ecellm.provenance import write_run_json
 from ecellm.records import Prediction
 from ecellm.rows import read_rows
-from ecellm.stage import fingerprint, is_complete, marker, publish
+from ecellm.stage import clear, fingerprint, is_complete, marker, publish
 from ecellm.storage.base import Storage
 from ecellm.storage.open import open_storage
 from ecellm.tasks.registry import task
 
 FOLDER, SCORES = "evaluation", "scores.json"
+FAMILIES = {"trivial": trivial.answers, "lexical": lexical.answers}
+"""Rules that need no model; each is a system `FAMILY/RULE`."""
 Predictions = dict[tuple[str, str], list[Prediction]]
 
 
@@ -40,13 +42,14 @@ def home(system: str) -> str:
 def evaluate(run: Run) -> dict[str, Any]:
     """Ask every system of `evaluate.systems` and score the answers.
 
-    Returns `{"scores": {system: scores}, "skipped": bool}`; trivial rules are systems named `trivial/RULE`. Raises
+    Returns `{"scores": {system: scores}, "skipped": bool}`; rules without a model are systems named
+    `trivial/RULE` and `lexical/RULE`. Raises
     DataError without rows, CheckpointError where the model does not fit, ClusterError where workers are lost.
     """
     banner("evaluate", f"{run.out}: {', '.join(run.evaluate.systems)}")
     storage = open_storage(run.out, run.storage)
     groups = groups_to_test(run, storage)
-    models = [open_system(name, run, storage) for name in run.evaluate.systems if name != "trivial"]
+    models = [open_system(name, run, storage) for name in run.evaluate.systems if name not in FAMILIES]
     made_from = _made_from(run, storage, [model.digest for model in models])
     if is_complete(storage, FOLDER, made_from):
         note("complete already: nothing to do")
@@ -58,9 +61,10 @@ def evaluate(run: Run) -> dict[str, Any]:
     for model in models:
         said = ask(run, storage, model, groups)
         scores[model.name] = _finish(run, storage, model.name, groups, said, similarity, model.family)
-    if "trivial" in run.evaluate.systems:
-        for rule, predictions in _trivial(run, storage, groups).items():
-            scores[f"trivial/{rule}"] = _finish(run, storage, f"trivial/{rule}", groups, predictions, similarity)
+    for family in (family for family in FAMILIES if family in run.evaluate.systems):
+        clear(storage, f"baselines/{family}/")  # a rule that is no more would stay in the report
+    for system, predictions in _by_rule(run, storage, groups).items():
+        scores[system] = _finish(run, storage, system, groups, predictions, similarity)
     publish(storage, FOLDER, made_from, systems=sorted(scores))
     write_run_json(storage, run)
     _table(scores, groups)
@@ -109,14 +113,19 @@ def _finish(
     return found
 
 
-def _trivial(run: Run, storage: Storage, groups: Groups) -> dict[str, Predictions]:
-    """Predictions of each rule that needs no model; a rule covers the tasks it makes sense for."""
+def _by_rule(run: Run, storage: Storage, groups: Groups) -> dict[str, Predictions]:
+    """Predictions of each rule that needs no model, by system; a rule covers the tasks it makes sense for."""
     found: dict[str, Predictions] = {}
+    families = [family for family in FAMILIES if family in run.evaluate.systems]
+    if not families:
+        return found
     for (setting, name), rows in groups.items():
         one = task(name)
         known = read_rows(storage, split="train", setting=f"IND_{run.prepare.setting}", task=one.name)
-        for rule, texts in trivial.answers(one, known, rows, run.seed).items():
-            found.setdefault(rule, {})[setting, name] = [
+        said = {f"{family}/{rule}": texts for family in families
+                for rule, texts in FAMILIES[family](one, known, rows, run.seed).items()}  # fmt: skip
+        for system, texts in said.items():
+            found.setdefault(system, {})[setting, name] = [
                 Prediction(
                     id=row.id, prompt_sha256="", text=text, parsed=one.parse(text), finish_reason="rule", tokens=0
                 )
@@ -141,9 +150,9 @@ def _scores_files(storage: Storage) -> Iterator[tuple[str, Scores]]:
 def _table(scores: dict[str, Scores], groups: Groups) -> None:
     """The primary metric of every task and system, strict rule, as people see it at the end."""
     models = [name for name in scores if "/" not in name]
-    rules = [name for name in scores if "/" in name]
+    families = [family for family in FAMILIES if any(name.startswith(f"{family}/") for name in scores)]
     table = Table(title="primary metric, strict rule", title_justify="left", box=None, pad_edge=False)
-    for column in ("setting", "task", "metric", "n", *models, *(["best trivial"] if rules else [])):
+    for column in ("setting", "task", "metric", "n", *models, *(f"best {family}" for family in families)):
         table.add_column(column, justify="left" if column in ("setting", "task", "metric") else "right")
     for setting, name in groups:
         cells = {system: found[setting][name] for system, found in scores.items() if name in found.get(setting, {})}
@@ -153,8 +162,9 @@ def _table(scores: dict[str, Scores], groups: Groups) -> None:
         values = {system: cell["strict"].get(cell["primary"]) for system, cell in cells.items()}
         known = {system: value for system, value in values.items() if value is not None}
         line = [f"{known[system]:.3f}" if system in known else "" for system in models]
-        best = max((system for system in rules if system in known), key=lambda s: known[s], default="")
-        if rules:
-            line.append(f"{known[best]:.3f} {best.removeprefix('trivial/')}" if best else "")
+        for family in families:
+            own = [system for system in known if system.startswith(f"{family}/")]
+            best = max(own, key=known.__getitem__, default="")
+            line.append(f"{known[best]:.3f} {best.removeprefix(f'{family}/')}" if best else "")
         table.add_row(setting, name, str(any_cell["primary"]), str(any_cell["n"]), *line)
     console.print(table)

@@ -1,7 +1,8 @@
 """Systems side by side, and whether the tuned one is better: numbers of scores.json, none of our own but differences.
 
 "Beats" means a higher point value than both the untuned model and the best trivial rule; "clearly" means that its
-interval also lies above theirs. Which trivial rule is best is decided for each task by the rule's own score.
+interval also lies above theirs. Which rule is best is decided for each task by the rules' own scores. Lexical rules
+(word overlap) stand beside, and do not enter "beats": the verdict counts them in a sentence of its own.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from typing import Any
 
 from ecellm.report.load import Scores
 from ecellm.tasks.registry import TASKS
-
-MODELS = ("tuned", "untuned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,7 @@ class Line:
     tuned: Cell | None
     untuned: Cell | None
     trivial: Cell | None
+    lexical: Cell | None = None
 
     @property
     def bar(self) -> float | None:
@@ -54,6 +54,11 @@ class Line:
     def beats(self) -> bool | None:
         """Whether it beats both; None where one of the three is missing."""
         return None if self.delta is None else self.delta > 0
+
+    @property
+    def beats_lexical(self) -> bool:
+        """Whether it beats the best lexical rule too; False where the task has none."""
+        return bool(self.beats and self.tuned and self.lexical and self.tuned.value > self.lexical.value)
 
     @property
     def clearly(self) -> bool:
@@ -72,6 +77,12 @@ class Verdict:
     of: int
     not_on: tuple[str, ...]
     unknown: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    """Tasks of `beats` on which it beats the best lexical rule too."""
+    not_also: tuple[str, ...] = ()
+    """Tasks with a lexical rule on which it does not beat all three."""
+    no_lexical: tuple[str, ...] = ()
+    """Tasks without a lexical rule."""
 
     @property
     def sentence(self) -> str:
@@ -83,6 +94,15 @@ class Verdict:
         )
         text += f"; not on: {', '.join(self.not_on)}." if self.not_on else "."
         return text + (f" Not comparable yet: {', '.join(self.unknown)}." if self.unknown else "")
+
+    @property
+    def beside(self) -> str:
+        """The second sentence, on lexical rules; empty where none was evaluated."""
+        if not (self.also or self.not_also):
+            return ""
+        text = f"It beats the best lexical rule (word overlap) as well on {len(self.also)} of {self.of} tasks"
+        text += f"; not on: {', '.join(self.not_also)}" if self.not_also else ""
+        return text + (f"; {', '.join(self.no_lexical)}: no such rule." if self.no_lexical else ".")
 
 
 def settings_of(scores: dict[str, Scores]) -> list[str]:
@@ -108,6 +128,9 @@ def verdict(of: Sequence[Line]) -> Verdict:
         of=len(known),
         not_on=tuple(line.task for line in known if not line.beats),
         unknown=tuple(line.task for line in of if line.beats is None),
+        also=tuple(line.task for line in known if line.beats_lexical),
+        not_also=tuple(line.task for line in known if line.lexical and not line.beats_lexical),
+        no_lexical=tuple(line.task for line in known if not line.lexical),
     )
 
 
@@ -117,7 +140,6 @@ def _line(scores: dict[str, Scores], setting: str, task: str, rule: str) -> Line
         return None
     metric = str(next(iter(found.values())).get("primary", TASKS[task].primary))
     cells = {system: cell for system, entry in found.items() if (cell := _cell(entry, rule, metric, system))}
-    rules = [cells[system] for system in sorted(cells) if system not in MODELS]
     return Line(
         setting=setting,
         task=task,
@@ -126,8 +148,14 @@ def _line(scores: dict[str, Scores], setting: str, task: str, rule: str) -> Line
         n=max(int(entry.get("n", 0)) for entry in found.values()),
         tuned=cells.get("tuned"),
         untuned=cells.get("untuned"),
-        trivial=max(rules, key=lambda cell: cell.value, default=None),
+        trivial=_best(cells, "trivial"),
+        lexical=_best(cells, "lexical"),
     )
+
+
+def _best(cells: dict[str, Cell], family: str) -> Cell | None:
+    rules = [cells[system] for system in sorted(cells) if system.startswith(f"{family}/")]
+    return max(rules, key=lambda cell: cell.value, default=None)
 
 
 def _cell(entry: dict[str, Any], rule: str, metric: str, system: str) -> Cell | None:

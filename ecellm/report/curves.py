@@ -60,7 +60,7 @@ def dots(lines: Sequence[Line]) -> Markup:
     """Systems of each task on one scale from 0 to 1, the tuned one with its interval."""
     if not lines:
         return Markup("")
-    step, left, width = 26, 52, 620
+    step, left, width = 30, 52, 920
     height = step * len(lines) + 34
     x_of = _scale(0.0, 1.0, left, width - 14)
     parts = []
@@ -72,23 +72,27 @@ def dots(lines: Sequence[Line]) -> Markup:
         y = 8 + step * (i + 0.5)
         parts.append(f'<text class="name" x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(line.task)}</text>')
         parts.append(f'<line class="grid" x1="{left}" x2="{width - 14}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        for cell, style in ((line.trivial, "s2"), (line.untuned, "s1"), (line.tuned, "s0")):
+        for cell, style in ((line.lexical, "s3"), (line.trivial, "s2"), (line.untuned, "s1"), (line.tuned, "s0")):
             if cell is None:
                 continue
             if style == "s0" and cell.low is not None and cell.high is not None:
                 x1, x2 = x_of(cell.low), x_of(cell.high)
                 parts.append(f'<line class="span s0" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(_mark(style, x_of(cell.value), y))
-    names = (("s0", "tuned, with its 95 % interval"), ("s1", "untuned"), ("s2", "best trivial rule"))
+    names = [("s0", "tuned, with its 95 % interval"), ("s1", "untuned"), ("s2", "best trivial rule")]
+    if any(line.lexical for line in lines):
+        names.append(("s3", "best lexical rule"))
     legend = "".join(f'<span><i class="{style}"></i>{name}</span>' for style, name in names)
     svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="systems by task">{"".join(parts)}</svg>'
     return Markup(f'<figure class="wide"><figcaption><span class="legend">{legend}</span></figcaption>{svg}</figure>')
 
 
 def _mark(style: str, x: float, y: float) -> str:
-    """A disc, a square and a diamond, so that colour is not the only sign."""
+    """A disc, a square, a diamond and a triangle, so that colour is not the only sign."""
     if style == "s1":
         return f'<rect class="dot s1" x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"/>'
+    if style == "s3":
+        return f'<path class="dot s3" d="M{x:.1f} {y - 5:.1f} l5.5 9.5 l-11 0 z"/>'
     if style == "s2":
         return f'<path class="dot s2" d="M{x:.1f} {y - 5.5:.1f} l5.5 5.5 l-5.5 5.5 l-5.5 -5.5 z"/>'
     return f'<circle class="dot s0" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'

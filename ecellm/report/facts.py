@@ -38,11 +38,20 @@ def facts(outcome: Outcome) -> list[tuple[str, str]]:
         ("training time", _time(outcome)),
         ("seed", known.get("seed")),
         ("decoding", (run.get("evaluate") or {}).get("decoding")),
-        ("git revision", known.get("git")),
+        ("git revision", _revision(known.get("git"))),
         ("versions", ", ".join(f"{name} {version}" for name, version in (known.get("versions") or {}).items())),
         ("machine", ", ".join(f"{name} {value}" for name, value in (known.get("machine") or {}).items())),
     ]
     return [(name, str(value)) for name, value in lines if value not in (None, "", [])]
+
+
+def headline(outcome: Outcome) -> str:
+    """One line under the title: base, how it was trained, how long; empty where nothing of it was recorded."""
+    run = outcome.facts.get("run") or {}
+    steps = outcome.metrics[-1]["step"] if outcome.metrics else None
+    parts = (str((run.get("model") or {}).get("base") or ""), _training(run), f"{steps:,} steps" if steps else "",
+             _time(outcome))  # fmt: skip
+    return " · ".join(part for part in parts if part)
 
 
 def curves(outcome: Outcome) -> list[Any]:
@@ -92,11 +101,25 @@ def _resumed(outcome: Outcome) -> str:
 
 
 def _time(outcome: Outcome) -> str:
-    """Sum of the steps' own seconds: waits, saves and lost work are not in it."""
-    seconds = sum(float(line.get("seconds") or 0) for line in outcome.metrics)
-    if not seconds:
-        return ""
+    """Wall time of the training command, from starting workers to the export, and the steps' own seconds in it.
+
+    Wall time shorter than the steps is that of a command which went on from an earlier one, so it is left out.
+    """
+    steps = sum(float(line.get("seconds") or 0) for line in outcome.metrics)
+    train = outcome.facts.get("train")
+    wall = float(train.get("wall_seconds") or 0) if isinstance(train, dict) else 0.0
+    said = [f"{_duration(wall)} wall time"] if wall and wall >= steps else []
+    return ", ".join([*said, *([f"{_duration(steps)} in steps"] if steps else [])])
+
+
+def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{text} in steps"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _revision(git: object) -> str:
+    """The commit, and whether files differed from it."""
+    if not isinstance(git, dict):
+        return str(git or "")
+    return str(git.get("revision", "")) + (", with changes" if git.get("changed") else "")

@@ -36,7 +36,7 @@ class Outcome:
     facts: dict[str, Any]
     """run.json."""
     scores: dict[str, Scores]
-    """By system: `tuned`, `untuned`, `trivial/RULE`."""
+    """By system: `tuned`, `untuned`, `trivial/RULE`, `lexical/RULE`."""
     metrics: list[dict[str, Any]]
     """Lines of metrics.jsonl, the last one of each step, in order."""
     card: dict[str, Any]
@@ -72,7 +72,7 @@ def load(out: str) -> Outcome:
             ("tuned" in scores, "scores.json: the tuned model", "ecellm evaluate RUN.toml"),
             ("untuned" in scores, "baselines/untuned: the model before training", "ecellm evaluate RUN.toml"),
             (
-                any("/" in name for name in scores),
+                any(name.startswith("trivial/") for name in scores),
                 "baselines/trivial: rules without a model",
                 "ecellm evaluate RUN.toml",
             ),

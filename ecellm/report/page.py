@@ -14,7 +14,7 @@ from ecellm.report import paper
 from ecellm.report.card import counts, notes
 from ecellm.report.compare import Cell, Line, lines, settings_of, verdict
 from ecellm.report.curves import dots
-from ecellm.report.facts import commands, curves, facts
+from ecellm.report.facts import commands, curves, facts, headline
 from ecellm.report.failures import failures
 from ecellm.report.load import Outcome
 
@@ -92,6 +92,7 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.name,
         "out": outcome.out,
         "made_up": outcome.made_up,
+        "headline": headline(outcome),
         "facts": facts(outcome),
         "gaps": outcome.gaps,
         "tables": tables,

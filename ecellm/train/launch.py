@@ -11,6 +11,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,9 +61,10 @@ def train(run: Run) -> dict[str, Any]:
     announce("train", f"{run.model.base}, {run.train.engine}, {run.cluster.workers} workers")
     base_folder(run, storage)  # a missing base is told before any worker starts
     write_run_json(storage, run, data_fingerprint=data["train"])
+    begun = time.monotonic()
     facts = _in_process(run) if run.train.engine == "plain" else _with_ray(run)
     facts["steps"] = _export(run, storage, wanted, facts)
-    write_run_json(storage, run, train=facts)
+    write_run_json(storage, run, train={**facts, "wall_seconds": round(time.monotonic() - begun, 1)})
     return {**facts, "skipped": False}
 
 

@@ -73,6 +73,18 @@ def test_scores_keep_the_contract(run: Run, here: Here) -> None:
     assert always[BOTH[0]]["PM"]["strict"]["f1"] == pytest.approx(2 / 3)
 
 
+def test_lexical_rules_are_systems_of_their_own_and_rules_that_are_no_more_go(run: Run, here: Here) -> None:
+    old = Path(run.out) / "baselines" / "trivial" / "query_overlap" / "scores.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    scores = evaluate(run)["scores"]
+    assert set(scores["lexical/overlap_threshold"][BOTH[0]]) == {"PM"}
+    assert (Path(run.out) / "baselines/lexical/overlap_threshold/scores.json").exists()
+    assert not old.exists()
+    only = run.model_copy(update={"evaluate": run.evaluate.model_copy(update={"systems": ("trivial",)})})
+    assert {name.split("/")[0] for name in evaluate(only)["scores"]} == {"trivial"}
+
+
 def test_after_a_kill_only_what_is_missing_is_asked(run: Run, here: Here) -> None:
     run = run.model_copy(update={"evaluate": run.evaluate.model_copy(update={"batch_tokens": 60})})
     here.dies_after = 4

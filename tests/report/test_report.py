@@ -47,6 +47,40 @@ def test_the_verdict_counts_what_the_lines_say(out: Path) -> None:
     assert said.sentence in _pages(out)[0]
 
 
+def test_lexical_rules_have_a_column_and_a_sentence_of_their_own(out: Path) -> None:
+    of = lines(load(str(out)).scores, IND, "strict")
+    said = verdict(of)
+    scores = json.loads((out / "baselines/lexical/word_overlap/scores.json").read_text())[IND]
+    assert {line.task: line.lexical.value for line in of if line.lexical} == {
+        task: entry["strict"][entry["primary"]] for task, entry in scores.items()
+    }
+    assert said.no_lexical == ("PRP", "SA", "SR", "MPC")
+    assert said.also == tuple(
+        line.task for line in of if line.lexical and line.tuned.value > max(line.bar, line.lexical.value)
+    )
+    html, markdown = _pages(out)
+    for page in (html, markdown):
+        assert said.beside in page
+        assert "best lexical rule" in page
+    path = out / "baselines/lexical/word_overlap/scores.json"
+    raised = json.loads(path.read_text())
+    for entry in raised[IND].values():
+        entry["strict"][entry["primary"]] = 1.0
+    path.write_text(json.dumps(raised))
+    after = verdict(lines(load(str(out)).scores, IND, "strict"))
+    assert (after.sentence, after.also) == (said.sentence, ())
+
+
+def test_the_time_under_the_title_is_wall_time_where_it_is_known(out: Path) -> None:
+    assert "12 min 34 s wall time, 6 min 0 s in steps" in _pages(out)[0]
+    facts = json.loads((out / "run.json").read_text())
+    del facts["train"]
+    (out / "run.json").write_text(json.dumps(facts))
+    html = _pages(out)[0]
+    assert "wall time" not in html
+    assert "6 min 0 s in steps" in html
+
+
 def test_markup_out_of_data_stays_text(out: Path) -> None:
     html, markdown = _pages(out)
     assert "<script" not in html
