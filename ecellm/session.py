@@ -89,13 +89,14 @@ def _authenticate() -> None:
 def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     import ray
 
+    # Workers speak to people through the driver (a board, answers, errors); the rest stays in Ray's own log files.
     environment: dict[str, Any] = {
         "env_vars": worker_environment(run), "worker_process_setup_hook": "ecellm.session.quieten",
     }  # fmt: skip
     if address:
         # Another machine has its own copy of the code, in its own place.
         environment["env_vars"].pop("PYTHONPATH")
-        ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING, log_to_driver=True)
+        ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING, log_to_driver=False)
         return
     ray.init(
         num_cpus=cpus,
@@ -104,7 +105,7 @@ def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,
         logging_level=logging.WARNING,
-        log_to_driver=True,
+        log_to_driver=False,
     )
 
 
