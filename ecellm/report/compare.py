@@ -100,9 +100,9 @@ class Verdict:
         """The second sentence, on lexical rules; empty where none was evaluated."""
         if not (self.also or self.not_also):
             return ""
-        text = f"It beats the best lexical rule (word overlap) as well on {len(self.also)} of {self.of} tasks"
+        text = f"It beats those two and the best lexical rule (word overlap) on {len(self.also)} of {self.of} tasks"
         text += f"; not on: {', '.join(self.not_also)}" if self.not_also else ""
-        return text + (f"; {', '.join(self.no_lexical)}: no such rule." if self.no_lexical else ".")
+        return text + (f"; no such rule for: {', '.join(self.no_lexical)}." if self.no_lexical else ".")
 
 
 def settings_of(scores: dict[str, Scores]) -> list[str]:

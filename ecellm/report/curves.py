@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from ecellm.report.compare import Line
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 210, 58, 12, 14, 30
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 218, 58, 12, 14, 38
 MOST_POINTS = 400
 Point = tuple[float, float]
 
@@ -119,9 +119,9 @@ def _grid(x_of: _scale, y_of: _scale, ys: Sequence[float], xs: Sequence[float], 
     for tick in xs:
         if reach[0] <= tick <= reach[1]:
             parts.append(
-                f'<text class="tick" x="{x_of(tick):.1f}" y="{HEIGHT - 12}" text-anchor="middle">{number(tick)}</text>'
+                f'<text class="tick" x="{x_of(tick):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{number(tick)}</text>'
             )
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT}" text-anchor="end">{escape(across)}</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(across)}</text>')
     return "".join(parts)
 
 

@@ -47,8 +47,8 @@ def delta(line: Line) -> str:
 def mark(line: Line) -> str:
     """Whether the tuned model beats both others, in a word."""
     if line.beats is None:
-        return "not comparable"
-    return ("beats both, clearly" if line.clearly else "beats both") if line.beats else "does not beat both"
+        return "not known"
+    return ("yes, clearly" if line.clearly else "yes") if line.beats else "no"
 
 
 def plain(text: str) -> str:
