@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -69,9 +70,9 @@ def curves(outcome: Outcome) -> list[Any]:
 
 
 def commands(outcome: Outcome) -> list[str]:
-    """Commands that make this report again from its run file."""
-    name = outcome.name
-    return [f"ecellm pipeline {name}.toml", f"ecellm report {outcome.out}"]
+    """Commands that make this report again from its run file. A path of this machine is written as OUT."""
+    out = "OUT" if os.path.isabs(outcome.out) else outcome.out
+    return [f"ecellm pipeline {outcome.name}.toml", f"ecellm report {out}"]
 
 
 def _training(run: dict[str, Any]) -> str:

@@ -89,6 +89,10 @@ def test_markup_out_of_data_stays_text(out: Path) -> None:
     assert "**Made-up data.**" in markdown
 
 
+def test_no_path_of_this_machine_is_in_it(out: Path) -> None:
+    assert not any(str(out) in page for page in _pages(out))
+
+
 def test_it_fetches_nothing(out: Path) -> None:
     html, _ = _pages(out)
     assert not re.search(r"(src|href)\s*=|@import|url\(", html)
