@@ -6,14 +6,16 @@ ports are open to the network whatever address the node has, and a switch after 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from ecellm.config.schema import Run
@@ -37,6 +39,8 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
     address = run.cluster.address or os.environ.get("RAY_ADDRESS", "")
     if not address:
         _authenticate()
+    # What fails in Ray's C++ side comes back as an exception; its log lines would go into this terminal.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if ray.is_initialized():
@@ -45,10 +49,13 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
     folder = "" if address else tempfile.mkdtemp(prefix="ec", dir="/tmp")
     try:
         try:
-            _connect(address, folder, cpus, run)
+            with _without_level_line():
+                _connect(address, folder, cpus, run)
         except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise _unreachable(address, error) from error
-        yield
+        # Ray prints a page about every lost worker on standard output, which is for data; stages tell of it themselves.
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         ray.shutdown()
         if folder:
@@ -69,13 +76,32 @@ def worker_environment(run: Run) -> dict[str, str]:
 
 
 def quieten() -> None:
-    """Runs in every Ray worker as it starts: what libraries say of themselves stays out of the driver's terminal."""
+    """Runs in every Ray worker as it starts: what libraries say of themselves does not fill Ray's log files."""
     # It watches for a dashboard that small clusters do not have, and says so every second.
     logging.getLogger("ray.train.v2._internal.execution.controller.placement_group_cleaner").setLevel(logging.CRITICAL)
     for name in ("deepspeed", "DeepSpeed", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+@contextmanager
+def _without_level_line() -> Iterator[None]:
+    """Standard error but for the line in which Ray says that its log level was set."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as heard:
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            heard.seek(0)
+            for line in heard:
+                if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(2, line)
 
 
 def _authenticate() -> None:

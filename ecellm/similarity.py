@@ -34,8 +34,11 @@ class Similarity:
 
     def __init__(self, encoder: str) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
         folder = _folder(encoder)
+        if os.path.isdir(folder):
+            logging.disable_progress_bar()  # nothing to fetch
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
             self._model: Any = AutoModel.from_pretrained(folder).eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 from typing import Any
 
@@ -162,6 +163,8 @@ def _run_blocks(blocks: list[pa.Table], arguments: tuple[Any, ...]) -> list[dict
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    for name in ("progress", "execution.streaming_executor"):  # they tell of every run, and of bars that are off
+        logging.getLogger(f"ray.data._internal.{name}").setLevel(logging.ERROR)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     most = max(1, min(len(blocks), int(resources.get("CPU", 1))))
     try:
@@ -173,7 +176,7 @@ def _run_blocks(blocks: list[pa.Table], arguments: tuple[Any, ...]) -> list[dict
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=1,
-                concurrency=(1, most),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             )
             .take_all()
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ecellm.config.schema import Run
+from ecellm.console import note
 from ecellm.errors import ClusterError, EcellmError
 from ecellm.evaluate.log import Answer
 from ecellm.evaluate.requests import Request
@@ -76,6 +77,7 @@ class _Pool:
 
     def replace(self, lost: Any) -> None:
         """Put a lost actor's batches back and start another in its place."""
+        note("a worker was lost: another takes its place and its requests")
         for ref in [ref for ref, (actor, _) in self.at_work.items() if actor is lost]:
             self.queue.appendleft(self.at_work.pop(ref)[1])
         self.feed(self.start())

@@ -8,10 +8,12 @@ every later stage and every machine reads it from there.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from typing import Any, Literal
 
 from ecellm.config.schema import Run
@@ -117,7 +119,11 @@ def materialise(run: Run, storage: Storage, texts: Iterable[str] = ()) -> None:
     if is_complete(storage, FOLDER, made_from):
         return
     clear(storage, FOLDER)
-    with tempfile.TemporaryDirectory() as work:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # nothing is fetched from a hub after this
+    # Saving a model imports DeepSpeed, which says on standard output which accelerator it has found.
+    with tempfile.TemporaryDirectory() as work, redirect_stdout(io.StringIO()):
         _make(kind, run, texts, work)
         for name in sorted(os.listdir(work)):
             storage.upload(os.path.join(work, name), f"{FOLDER}/{name}")

@@ -51,6 +51,8 @@ def run_rank(run: Run, world: World, hooks: Hooks, given: Run | None = None) -> 
     device = torch.device("cuda", world.local_rank) if run.cluster.gpus_per_worker else torch.device("cpu")
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
+    # Told, rather than found out with a warning by DeepSpeed, which other libraries import as well.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
     base = base_folder(run, storage)
     dtype = pick_dtype(run.model, device)
     attention, why = pick_attention(run.model, device)
@@ -79,8 +81,6 @@ def _engine(run: Run, world: World, device: torch.device, base: str, dtype: str,
 
         module = load_model(base, run.model, dtype=torch.float32, attention=attention)
         return PlainEngine(_adapted(module, run), run, device, autocast=dtype == "bfloat16")
-    # Told, rather than found out with a warning.
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.type == "cuda" else "cpu")
     with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints what it has compiled
         from ecellm.train.zero3 import Zero3Engine, partition_while_loading
 

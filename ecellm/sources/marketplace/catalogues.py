@@ -29,9 +29,7 @@ def write_catalogues(folder: str, world: World, noise: float, seed: int) -> None
     _write(os.path.join(folder, "Amazon.csv"), heads, amazon)
     _write(os.path.join(folder, "GoogleProducts.csv"), ["id", "name", *heads[2:]], google)
     mapping = [[item.id.lower(), _link(item)] for item in shared]
-    _write(
-        os.path.join(folder, "Amzon_GoogleProducts_perfectMapping.csv"), ["idAmazon", "idGoogleBase"], mapping
-    )
+    _write(os.path.join(folder, "Amzon_GoogleProducts_perfectMapping.csv"), ["idAmazon", "idGoogleBase"], mapping)
 
 
 def _link(item: Item) -> str:

@@ -24,22 +24,25 @@ def write_questions(world: World, questions: int, noise: float, seed: int) -> It
         snippets = _snippets(item, asked, answerable, draw)
         label = answerable if draw.random() > noise / 2 else not answerable
         split = draw.choices(("train", "val", "test"), (0.8, 0.1, 0.1))[0]
-        yield split, {
-            "questionText": text,
-            "questionType": "yesno" if closed else "descriptive",
-            "asin": item.id,
-            "category": item.group,
-            "qid": number,
-            "review_snippets": snippets,
-            "is_answerable": int(label),
-            "answers": _answers(item, asked, draw),
-        }
+        yield (
+            split,
+            {
+                "questionText": text,
+                "questionType": "yesno" if closed else "descriptive",
+                "asin": item.id,
+                "category": item.group,
+                "qid": number,
+                "review_snippets": snippets,
+                "is_answerable": int(label),
+                "answers": _answers(item, asked, draw),
+            },
+        )
 
 
 def _snippets(item: Item, asked: str, answerable: bool, draw: random.Random) -> list[str]:
     others = [name for name in item.values if name != asked]
     count = draw.choice((2, 3))  # as many statements either way: their number says nothing
-    names = draw.sample(others, count - 1) + [asked] if answerable else draw.sample(others, count)
+    names = [*draw.sample(others, count - 1), asked] if answerable else draw.sample(others, count)
     facts = {"type": item.type, "brand": item.brand}
     texts = [draw.choice(MENTIONS).format(attribute=name, value=item.values[name]) for name in names]
     texts.append(draw.choice(SILENT).format(**facts))
@@ -55,6 +58,7 @@ def _answers(item: Item, asked: str, draw: random.Random) -> list[dict[str, Any]
     found = [best | {"helpful": [draw.randrange(2, 9), 9] if voted else [0, 0]}]
     for _ in range(draw.choice((0, 1, 2))):
         text = draw.choice(IDLE_REPLIES)
-        found.append({"answerText": text, "answerType": "NA", "helpful": [draw.choice((0, 0, 1)), 3] if voted else [0, 0]})
+        helpful = [draw.choice((0, 0, 1)), 3] if voted else [0, 0]
+        found.append({"answerText": text, "answerType": "NA", "helpful": helpful})
     draw.shuffle(found)
     return found

@@ -38,7 +38,10 @@ ATTRIBUTES = {**NAMED, **MEASURED}
 """Attribute -> its values. Every type has a color, a material and three others."""
 
 STARS = {
-    5: ("love it", "works perfectly", "excellent quality", "best purchase ever", "amazing product", "highly recommend it"),
+    5: (
+        "love it", "works perfectly", "excellent quality", "best purchase ever", "amazing product",
+        "highly recommend it",
+    ),
     4: ("pretty good", "works well overall", "nice but not perfect", "solid choice", "happy with it mostly"),
     3: ("it is okay", "average at best", "neither good nor bad", "just acceptable", "mixed feelings about it"),
     2: ("rather disappointed", "poor quality", "weaker than expected", "would not buy again", "not worth the price"),
@@ -50,7 +53,8 @@ STAR_SHARES = {5: 0.56, 4: 0.17, 3: 0.10, 2: 0.07, 1: 0.10}
 CHATTER = (
     "bought this {type} last month", "the {brand} {type} arrived on time", "my sister uses the {type} every day",
     "i needed a {color} {type} for the house", "ordered it for my father", "used it twice this week",
-    "the box was a bit damaged", "shipping took four days", "it replaced my old {type}", "the {color} looks like the photo",
+    "the box was a bit damaged", "shipping took four days", "it replaced my old {type}",
+    "the {color} looks like the photo",
 )  # fmt: skip
 """Review sentences that say nothing of the rating."""
 
@@ -62,7 +66,8 @@ FOREIGN = (
 ASKS = {
     "open": (
         "what is the {attribute} of the {type} {model}?", "which {attribute} does the {brand} {model} have?",
-        "can you tell me the {attribute} of {model}?", "does anyone know the {attribute} of the {brand} {type} {model}?",
+        "can you tell me the {attribute} of {model}?",
+        "does anyone know the {attribute} of the {brand} {type} {model}?",
     ),
     "closed": ("is the {attribute} of {model} {value}?", "does the {type} {model} come with {attribute} {value}?"),
 }  # fmt: skip
@@ -70,7 +75,7 @@ ASKS = {
 MENTIONS = (
     "the {attribute} is {value} and that is right for me", "mine has a {attribute} of {value}",
     "{value} is the {attribute} on the label", "i checked and the {attribute} was {value}",
-)
+)  # fmt: skip
 """Review snippets that state an attribute."""
 SILENT = (
     "shipping was fast and the box was fine", "my {type} came as a gift", "i have used it for two months",
