@@ -54,11 +54,15 @@ def _meets(item: Item, wanted: Item, names: list[str]) -> bool:
 
 
 def _judged(world: World, wanted: Item, names: list[str], draw: random.Random) -> list[tuple[str, Item]]:
-    """About eight products: those that meet the query, those of its type that do not, complements, others."""
+    """About eight products: those that meet the query, those of its type that do not, complements, others.
+
+    A shop has few products of a brand that is asked for by name, and shows stand-ins instead.
+    """
+    exact_count, near_count = (draw.choice((1, 2)), 4) if "brand" in names else (draw.choice((3, 4)), 1)
     peers = world.by_type[wanted.type]
     looked = draw.sample(peers, min(len(peers), 40))
-    exact = [wanted, *[p for p in looked if p.id != wanted.id and _meets(p, wanted, names)]][: draw.choice((2, 3, 4))]
-    near = [p for p in looked if not _meets(p, wanted, names)][: draw.choice((1, 2, 2))]
+    exact = [wanted, *[p for p in looked if p.id != wanted.id and _meets(p, wanted, names)]][:exact_count]
+    near = [p for p in looked if not _meets(p, wanted, names)][:near_count]
     mates = draw.sample(world.by_type[complement(wanted.type)], draw.choice((0, 1)))
     others = [p for p in draw.sample(world.items, 2) if p.type not in (wanted.type, complement(wanted.type))]
     labelled = [("E", exact), ("S", near), ("C", mates), ("I", others[: draw.choice((1, 2))])]

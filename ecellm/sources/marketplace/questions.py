@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from ecellm.sources.marketplace.words import ASKS, ATTRIBUTES, IDLE_REPLIES, MENTIONS, REPLIES, SILENT
+from ecellm.sources.marketplace.words import ASKS, ATTRIBUTES, IDLE_REPLIES, MENTIONS, REPLIES, SILENT, TALKED_OF
 from ecellm.sources.marketplace.world import Item, World
 
 
@@ -16,7 +16,7 @@ def write_questions(world: World, questions: int, noise: float, seed: int) -> It
     for number in range(questions):
         item = draw.choice(world.items)
         asked = draw.choice(sorted(item.values))
-        answerable = draw.random() < 0.6
+        answerable = draw.random() < TALKED_OF[asked]
         closed = draw.random() < 0.3
         value = item.values[asked] if draw.random() < 0.5 else draw.choice(ATTRIBUTES[asked])
         facts = {"attribute": asked, "type": item.type, "brand": item.brand, "value": value, "model": item.model}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 GROUPS = {
-    "Electronics": ("headphones", "speaker", "keyboard", "mouse", "monitor", "webcam", "router", "printer"),
-    "Home_and_Kitchen": ("kettle", "toaster", "blender", "pan", "knife", "pillow", "lamp", "rug"),
-    "Sports_and_Outdoors": ("tent", "backpack", "bottle", "helmet", "gloves", "mat", "racket", "kayak"),
-    "Tools_and_Home_Improvement": ("drill", "saw", "hammer", "ladder", "wrench", "sander", "pliers", "vise"),
-    "Cell_Phones_and_Accessories": ("case", "protector", "holder", "cable", "earbuds", "stylus", "adapter", "strap"),
+    "Electronics": ("headphones", "speaker", "keyboard", "monitor", "router", "charger", "cover", "stand"),
+    "Home_and_Kitchen": ("kettle", "toaster", "blender", "pan", "lamp", "filter", "lid", "bulb"),
+    "Sports_and_Outdoors": ("tent", "backpack", "helmet", "racket", "kayak", "rope", "grip", "paddle"),
+    "Tools_and_Home_Improvement": ("drill", "saw", "ladder", "sander", "vise", "bit", "blade", "clamp"),
+    "Cell_Phones_and_Accessories": ("phone", "tablet", "earbuds", "stylus", "holder", "case", "strap", "cable"),
 }
-"""Amazon category -> product types. A type's complement is the next type of its category."""
+"""Amazon category -> product types; the last three are accessories of the others."""
+ACCESSORIES = 3
 
 BRANDS = {
     "Electronics": ("Zorvex", "Quillon", "Baxtra", "Nemrik", "Ondrel"),
@@ -72,6 +73,11 @@ ASKS = {
     "closed": ("is the {attribute} of {model} {value}?", "does the {type} {model} come with {attribute} {value}?"),
 }  # fmt: skip
 """Questions name the model, so that no two products' questions are the same text."""
+TALKED_OF = {
+    "color": 0.9, "material": 0.85, "size": 0.75, "style": 0.7, "power": 0.65,
+    "capacity": 0.4, "length": 0.35, "weight": 0.3, "pattern": 0.3, "finish": 0.25,
+}  # fmt: skip
+"""How often reviews mention an attribute that is asked for: everybody writes about colors, few about weights."""
 MENTIONS = (
     "the {attribute} is {value} and that is right for me", "mine has a {attribute} of {value}",
     "{value} is the {attribute} on the label", "i checked and the {attribute} was {value}",

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from ecellm.sources.marketplace.words import ATTRIBUTES, BRANDS, GROUPS, MEASURED, NAMED
+from ecellm.sources.marketplace.words import ACCESSORIES, ATTRIBUTES, BRANDS, GROUPS, MEASURED, NAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,11 @@ def attributes_of(kind: str) -> tuple[str, ...]:
 
 
 def complement(kind: str) -> str:
-    """The type that people buy with this one: the next of its category. Directed, as also-buy is."""
+    """The type that people buy with this one: an accessory for a main product, a main product for an accessory."""
     for types in GROUPS.values():
         if kind in types:
-            return types[(types.index(kind) + 1) % len(types)]
+            main, extra = types[:-ACCESSORIES], types[-ACCESSORIES:]
+            return extra[main.index(kind) % len(extra)] if kind in main else main[extra.index(kind)]
     raise KeyError(kind)
 
 
