@@ -233,6 +233,8 @@ def _finish(run: Run, storage: Storage, split: str, rows: list[Row], facts: list
     prompts, answers = (length.to_numpy() for length in lengths)
     cut = sum(fact["cut"] for fact in facts)
     note(f"{split}: {len(whole):,} samples, {len(tokens):,} tokens; {cut:,} inputs cut, {len(left_out):,} left out")
+    if split == "val" and not len(whole):
+        note("no validation rows: training goes on without a validation loss")
     if left_out:
         note(f"left out, too long for prepare.max_length = {run.prepare.max_length}: {', '.join(sorted(left_out)[:5])}")
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from ecellm.config.schema import Run
 from ecellm.data.prepare import prepare
 from ecellm.errors import ClusterError, DataError
+from ecellm.session import ray_session
 from ecellm.storage.local import LocalStorage
 from ecellm.train.launch import train
 from tests.data.made import make_row, make_run, put_rows
@@ -28,7 +30,14 @@ def make(out: Path, **train_settings: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session() -> Iterator[None]:
+    """One Ray for all of this file."""
+    with ray_session(make(Path("unused")), cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, session: None) -> Path:
     out = tmp_path_factory.mktemp("prepared")
     rows = [make_row(i) for i in range(32)] + [make_row(i, "val") for i in range(6)]
     put_rows(LocalStorage(str(out)), rows)
