@@ -26,12 +26,15 @@ CELL_LIMIT = 16 * 1024 * 1024
 
 def open_text(location: str, encoding: str = "utf-8") -> TextIO:
     """Open a text file, unpacking `.gz`. Raises DataError where it is missing, StorageError where S3 fails."""
+    packed = location.endswith(".gz")
     try:
         if is_remote(location):
             root, _, key = location.rpartition("/")
-            raw: Any = io.BytesIO(open_storage(root).read(key))
+            memory = io.BytesIO(open_storage(root).read(key))
+            raw: Any = gzip.GzipFile(fileobj=memory) if packed else memory
         else:
-            raw = open(location, "rb")  # noqa: SIM115 - closed with the text layer around it
+            # Closed with the text layer around it; a gzip reader closes only what it has opened itself.
+            raw = gzip.GzipFile(location, "rb") if packed else open(location, "rb")  # noqa: SIM115
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(
             f"{location}: no such file",
@@ -39,8 +42,7 @@ def open_text(location: str, encoding: str = "utf-8") -> TextIO:
             expected="a raw file that a [[sources.files]] entry names",
             mend="correct `path` or sources.root in the run file, or fetch the file",
         ) from None
-    unpacked = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
-    return io.TextIOWrapper(unpacked, encoding=encoding, errors="strict", newline="")
+    return io.TextIOWrapper(raw, encoding=encoding, errors="strict", newline="")
 
 
 def numbered_lines(location: str, tally: Tally, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
