@@ -177,8 +177,9 @@ class Train(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    weighting: Literal["token", "sample", "task"] = "token"
-    """What counts alike in the loss: each answer token, each sample, or each task of the batch."""
+    weighting: Literal["token", "root", "sample", "task"] = "token"
+    """What counts alike in the loss: each answer token, each sample, each task of the batch; `root` lies between
+    token and sample, where answers of one letter and of a hundred words meet."""
     prompt_loss_weight: Share = 0.0
     """Weight of a prompt token's loss beside an answer token's; 0 as in the paper."""
     evaluate_every: int = Field(default=0, ge=0)

@@ -18,7 +18,7 @@ IGNORE = -100
 MULTIPLE = 8
 """Lengths are padded to a multiple of this (spec C.4, 6)."""
 
-Weighting = Literal["token", "sample", "task"]
+Weighting = Literal["token", "root", "sample", "task"]
 Lengths = npt.NDArray[np.integer]
 Sample = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 """(prompt ids, answer ids with the end token)."""
@@ -40,7 +40,8 @@ def token_weights(
     """Weight of one prompt token and of one answer token of each sample of a global batch: float64 [n, 2].
 
     With c_i = answer tokens + prompt_loss_weight * predicted prompt tokens (the first prompt token is never predicted):
-    `token` divides by the sum of c over the batch; `sample` gives each sample 1/n, shared out over its c_i; `task`
+    `token` divides by the sum of c over the batch; `root` gives each sample a share in proportion to the root of c_i
+    (square averaging, InternVL 2.5, arXiv 2412.05271), shared out over its c_i; `sample` gives each sample 1/n, shared out over its c_i; `task`
     gives each task that is present the same share, each of its samples the same part of it, shared out over c_i.
     Over the batch, weights times predicted tokens sum to 1.
 
@@ -59,6 +60,8 @@ def token_weights(
     counts = answer_lengths + prompt_loss_weight * np.maximum(prompt_lengths - 1, 0)
     if weighting == "token":
         answer = np.full(len(tasks), 1.0 / counts.sum())
+    elif weighting == "root":
+        answer = 1.0 / (np.sqrt(counts).sum() * np.sqrt(counts))
     elif weighting == "sample":
         answer = 1.0 / (len(tasks) * counts)
     else:

@@ -13,7 +13,7 @@ TASKS, ANSWERS, PROMPTS = np.array([0, 0, 3]), np.array([1, 9, 4]), np.array([7,
 
 @given(
     rows=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 200), st.integers(1, 300)), min_size=1, max_size=20),
-    weighting=st.sampled_from(["token", "sample", "task"]),
+    weighting=st.sampled_from(["token", "root", "sample", "task"]),
     share=st.sampled_from([0.0, 0.1, 1.0]),
 )
 def test_weights_sum_to_one(rows: list[tuple[int, int, int]], weighting: Weighting, share: float) -> None:
@@ -30,6 +30,7 @@ def shares(weighting: Weighting) -> list[float]:
 
 def test_what_counts_alike() -> None:
     assert shares("token") == pytest.approx([1 / 14, 9 / 14, 4 / 14])
+    assert shares("root") == pytest.approx([1 / 6, 3 / 6, 2 / 6])
     assert shares("sample") == pytest.approx([1 / 3, 1 / 3, 1 / 3])
     assert shares("task") == pytest.approx([1 / 4, 1 / 4, 1 / 2])
 
