@@ -58,7 +58,7 @@ def _judged(world: World, wanted: Item, names: list[str], draw: random.Random) -
 
     A shop has few products of a brand that is asked for by name, and shows stand-ins instead.
     """
-    exact_count, near_count = (draw.choice((1, 2)), 4) if "brand" in names else (draw.choice((3, 4)), 1)
+    exact_count, near_count = (1, 5) if "brand" in names else (4, 1)
     peers = world.by_type[wanted.type]
     looked = draw.sample(peers, min(len(peers), 40))
     exact = [wanted, *[p for p in looked if p.id != wanted.id and _meets(p, wanted, names)]][:exact_count]
