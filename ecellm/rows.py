@@ -44,7 +44,8 @@ def read_table(storage: Storage, key: str) -> pa.Table:
     """One Parquet file of rows. Raises DataError where it is truncated or has other columns."""
     url = join(storage.root, key)
     try:
-        table = pq.read_table(pa.BufferReader(storage.read(key)))
+        # Without Arrow's threads: one that starts as the process ends has aborted it, and its exit code with it.
+        table = pq.ParquetFile(pa.BufferReader(storage.read(key))).read(use_threads=False)
     except FileNotFoundError as error:
         raise DataError(f"{url}: missing", expected="a rows file", mend="run `ecellm build` first") from error
     except (pa.ArrowException, OSError) as error:
