@@ -41,8 +41,9 @@ def token_weights(
 
     With c_i = answer tokens + prompt_loss_weight * predicted prompt tokens (the first prompt token is never predicted):
     `token` divides by the sum of c over the batch; `root` gives each sample a share in proportion to the root of c_i
-    (square averaging, InternVL 2.5, arXiv 2412.05271), shared out over its c_i; `sample` gives each sample 1/n, shared out over its c_i; `task`
-    gives each task that is present the same share, each of its samples the same part of it, shared out over c_i.
+    (square averaging, InternVL 2.5, arXiv 2412.05271), shared out over its c_i; `sample` gives each sample 1/n, shared
+    out over its c_i; `task` gives each task that is present the same share, each of its samples the same part of it,
+    shared out over c_i.
     Over the batch, weights times predicted tokens sum to 1.
 
     Args:
