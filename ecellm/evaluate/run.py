@@ -151,9 +151,20 @@ def _table(scores: dict[str, Scores], groups: Groups) -> None:
     """The primary metric of every task and system, strict rule, as people see it at the end."""
     models = [name for name in scores if "/" not in name]
     families = [family for family in FAMILIES if any(name.startswith(f"{family}/") for name in scores)]
-    table = Table(title="primary metric, strict rule", title_justify="left", box=None, pad_edge=False)
-    for column in ("setting", "task", "metric", "n", *models, *(f"best {family}" for family in families)):
-        table.add_column(column, justify="left" if column in ("setting", "task", "metric") else "right")
+    for setting in dict.fromkeys(setting for setting, _ in groups):
+        title = f"{setting}: primary metric, strict rule"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for column in ("task", "n", *models, *(f"best {family}" for family in families)):
+            left = column == "task" or column.startswith("best")
+            table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        _fill(table, [group for group in groups if group[0] == setting], scores, models, families)
+        console.print(table)
+
+
+def _fill(
+    table: Table, groups: list[tuple[str, str]], scores: dict[str, Scores], models: list[str], families: list[str]
+) -> None:
+    """A line for each task."""
     for setting, name in groups:
         cells = {system: found[setting][name] for system, found in scores.items() if name in found.get(setting, {})}
         if not cells:
@@ -166,5 +177,4 @@ def _table(scores: dict[str, Scores], groups: Groups) -> None:
             own = [system for system in known if system.startswith(f"{family}/")]
             best = max(own, key=known.__getitem__, default="")
             line.append(f"{known[best]:.3f} {best.removeprefix(f'{family}/')}" if best else "")
-        table.add_row(setting, name, str(any_cell["primary"]), str(any_cell["n"]), *line)
-    console.print(table)
+        table.add_row(name, str(any_cell["n"]), *line)

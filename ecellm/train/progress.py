@@ -99,13 +99,18 @@ def is_final(error: EcellmError) -> bool:
     return isinstance(error, CheckpointError) or not isinstance(error, StorageError | ClusterError)
 
 
+_LINE_S = 20.0
+"""Seconds between lines where there is no screen to draw on."""
+
+
 class Display:
-    """One live line: steps, loss, tokens a second, time left."""
+    """One live line: steps, loss, tokens a second, time left. In a log: a line every now and then."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
         self._shown = Status()
+        self._told: tuple[float, int] | None = None
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw what changed."""
@@ -121,6 +126,18 @@ class Display:
             self._task = self._progress.add_task("training", total=status.total, completed=status.step, extra="")
         self._progress.update(self._task, completed=status.step, extra=describe(status))
         self._shown = replace(status)
+        if not self._progress.console.is_terminal:
+            self._tell(status)
+
+    def _tell(self, status: Status) -> None:
+        now = time.monotonic()
+        if self._told is None or status.step < self._told[1]:
+            self._told = (now, status.step)
+        elif now - self._told[0] >= _LINE_S and status.step > self._told[1]:
+            pace = (now - self._told[0]) / (status.step - self._told[1])
+            left = pace * (status.total - status.step) / 60
+            note(f"step {status.step:,}/{status.total:,}  {describe(status)}  {left:.0f} min left")
+            self._told = (now, status.step)
 
 
 def describe(status: Status) -> str:
