@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ecellm.checkpoint.layout import COMPLETE, KINDS, SIDE, Manifest, Parameter
+from ecellm.checkpoint.layout import COMPLETE, KINDS, MANIFEST, SIDE, Manifest, Parameter
 from ecellm.checkpoint.restore import SliceReader, fault, read_manifest
 from ecellm.config.schema import Storage as Settings
-from ecellm.errors import CheckpointError
+from ecellm.errors import CheckpointError, StorageError
 from ecellm.storage.base import Storage
 from ecellm.storage.open import open_storage
 
 SHARD_BYTES = 2 << 30
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 _PREFIX = "base_model.model."
+_OURS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
 def export(checkpoint: str, folder: str, settings: Settings, base: str = "", shard_bytes: int = SHARD_BYTES) -> None:
@@ -47,9 +49,11 @@ def export(checkpoint: str, folder: str, settings: Settings, base: str = "", sha
         wrong = fault(source, "", file)
         if wrong:
             raise CheckpointError(f"{checkpoint}: {wrong}", mend="export an older checkpoint, or train again")
+    if target.exists(MANIFEST):
+        raise CheckpointError(f"{folder} is a checkpoint", expected="a folder of its own", mend="name another DIR")
     target.delete(COMPLETE)
     for key, _ in list(target.list("")):
-        if key.endswith((".safetensors", ".safetensors.index.json")):
+        if _OURS.fullmatch(key):  # and nothing below: OUT itself may be the target
             target.delete(key)
     read = SliceReader(source, "", manifest)
     tensors = _merged(manifest, read, base) if manifest.lora else _whole(manifest, read)
@@ -143,7 +147,14 @@ def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> No
             if len(shards) > 1:
                 name = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
             path = os.path.join(temporary, name)
-            save_file({lazy.name: lazy.make().contiguous() for lazy in shard}, path, metadata={"format": "pt"})
+            made = {lazy.name: lazy.make().contiguous() for lazy in shard}
+            try:
+                save_file(made, path, metadata={"format": "pt"})
+            except SafetensorError as error:  # its own error for a full disk
+                raise StorageError(
+                    f"a model file could not be written below {tempfile.gettempdir()}", found=str(error),
+                    mend="free some disk space, or set TMPDIR to a larger disk",
+                ) from error  # fmt: skip
             target.upload(path, name)
             os.unlink(path)
             where |= {lazy.name: name for lazy in shard}
