@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ecellm.checkpoint.layout import Position, step_folder
+from ecellm.checkpoint.layout import COMPLETE, Position, step_folder
 from ecellm.checkpoint.restore import SliceReader, check_fits, newest, steps
 from ecellm.checkpoint.retain import to_remove
 from ecellm.checkpoint.save import Head, save
@@ -65,14 +65,23 @@ class Keeper:
         """
         manifest = newest(self.storage, engine.world, engine.gather, self.say)
         if manifest is None:
+            if engine.world.rank == 0:
+                self._unmark_after(0)
             return 0
         folder = step_folder(manifest.step)
         names = {parameter.name: parameter.numel for parameter in engine.parameters()[0]}
         check_fits(manifest, names, identity(self.run, self.position), join(self.storage.root, folder))
         engine.load_slices(SliceReader(self.storage, folder, manifest), manifest.step)
         if engine.world.rank == 0:
+            self._unmark_after(manifest.step)
             self.say(f"going on after step {manifest.step} (written by {manifest.world_size} workers)")
         return manifest.step
+
+    def _unmark_after(self, step: int) -> None:
+        # These were passed over: with a marker they would count among `keep` and refuse to be made again.
+        for newer in steps(self.storage)[0]:
+            if newer > step:
+                self.storage.delete(f"{step_folder(newer)}/{COMPLETE}")
 
     def save(self, engine: Engine, step: int) -> None:
         """Write the checkpoint of `step` and remove those that may go. Raises StorageError."""

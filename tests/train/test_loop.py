@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecellm.checkpoint.restore import steps
+from ecellm.checkpoint.layout import rank_file, step_folder
+from ecellm.checkpoint.restore import steps, verify
 from ecellm.errors import CheckpointError, DataError, EcellmError, Stopped
 from ecellm.records import World
 from ecellm.storage.base import Storage
@@ -90,6 +91,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     assert go(parts, hooks) is None
     assert hooks.began == 3
     assert losses(parts) == losses(whole)
+
+
+@pytest.mark.parametrize(("broken", "began"), [((10,), 8), ((8, 10), 0)])
+def test_a_broken_checkpoint_is_made_again_by_the_next_attempt(
+    tmp_path: Path, broken: tuple[int, ...], began: int
+) -> None:
+    storage, hooks = LocalStorage(str(tmp_path)), Watcher(attempt=2)
+    assert go(storage, Watcher()) is None
+    for step in broken:
+        storage.delete(f"{step_folder(step)}/{rank_file(0, 1)}")
+    assert go(storage, hooks) is None
+    assert hooks.began == began
+    assert steps(storage)[0] == [8, 10]
+    assert not verify(storage, step_folder(8)) + verify(storage, step_folder(10))
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
