@@ -16,6 +16,7 @@ from ecellm.baselines import lexical, trivial
 from ecellm.config.schema import Run
 from ecellm.console import console, note
 from ecellm.console import stage as banner
+from ecellm.errors import DataError
 from ecellm.evaluate.ask import ask
 from ecellm.evaluate.rows import Groups, groups_to_test
 from ecellm.evaluate.scores import Remembered, Scores, predictions_jsonl, score_task
@@ -24,7 +25,7 @@ from ecellm.provenance import write_run_json
 from ecellm.records import Prediction
 from ecellm.rows import read_rows
 from ecellm.stage import clear, fingerprint, is_complete, marker, publish
-from ecellm.storage.base import Storage
+from ecellm.storage.base import Storage, join
 from ecellm.storage.open import open_storage
 from ecellm.tasks.registry import task
 
@@ -48,14 +49,17 @@ def evaluate(run: Run) -> dict[str, Any]:
     """
     banner("evaluate", f"{run.out}: {', '.join(run.evaluate.systems)}")
     storage = open_storage(run.out, run.storage)
+    if marker(storage, "rows") is None:  # a build that was killed leaves some tasks' rows, which would be scored
+        raise DataError(f"{join(run.out, 'rows')} is not complete", mend="run: ecellm build RUN.toml")
     groups = groups_to_test(run, storage)
     models = [open_system(name, run, storage) for name in run.evaluate.systems if name not in FAMILIES]
     made_from = _made_from(run, storage, [model.digest for model in models])
-    if is_complete(storage, FOLDER, made_from):
+    scores = _stored(storage) if is_complete(storage, FOLDER, made_from) else {}
+    if scores and {model.name for model in models} <= set(scores):
         note("complete already: nothing to do")
-        scores = _stored(storage)
         _table(scores, groups)
         return {"scores": scores, "skipped": True}
+    storage.delete(f"{FOLDER}/COMPLETE")  # what follows overwrites the results that it vouches for
     similarity = _similarity(run, groups)
     scores = {}
     for model in models:
@@ -135,8 +139,11 @@ def _by_rule(run: Run, storage: Storage, groups: Groups) -> dict[str, Prediction
 
 
 def _stored(storage: Storage) -> dict[str, Scores]:
-    """Scores that an earlier run of this stage wrote, by system."""
-    return dict(_scores_files(storage))
+    """Scores that an earlier run of this stage wrote, by system; none where a file is broken."""
+    try:
+        return dict(_scores_files(storage))
+    except ValueError:
+        return {}
 
 
 def _scores_files(storage: Storage) -> Iterator[tuple[str, Scores]]:
