@@ -79,8 +79,6 @@ def fault(storage: Storage, folder: str, file: File) -> str:
             digest.update(storage.read(key, start, min(_BLOCK, size - start)))
     except FileNotFoundError:
         return f"{file.name} is missing"
-    except StorageError as error:
-        return f"{file.name} cannot be read: {error.what}"
     return "" if digest.hexdigest() == file.sha256 else f"{file.name} has another sha256 than the manifest says"
 
 
@@ -90,7 +88,14 @@ def verify(storage: Storage, folder: str) -> list[str]:
         manifest = read_manifest(storage, folder)
     except CheckpointError as error:
         return [str(error)]
-    return [found for file in manifest.files() if (found := fault(storage, folder, file))]
+    faults = []
+    for file in manifest.files():
+        try:
+            found = fault(storage, folder, file)
+        except StorageError as error:
+            found = f"{file.name} cannot be read: {error.what}"
+        faults += [found] if found else []
+    return faults
 
 
 def newest(storage: Storage, world: World, gather: Gather, say: Callable[[str], None]) -> Manifest | None:
@@ -98,19 +103,27 @@ def newest(storage: Storage, world: World, gather: Gather, say: Callable[[str], 
 
     Args:
         say: takes the line about each checkpoint that is passed over (rank 0 only).
+
+    Raises:
+        StorageError: storage cannot be read, on every rank: that says nothing about the checkpoint.
     """
     candidates = gather(steps(storage)[0] if world.rank == 0 else None)[0]
     for step in reversed(candidates):
         folder, faults = step_folder(step), []
-        manifest = None
+        manifest, trouble = None, None
         try:
             manifest = read_manifest(storage, folder)
-        except CheckpointError as error:
-            faults.append(error.what)
-        else:
             mine = manifest.files()[world.rank :: world.size]
             faults += [found for file in mine if (found := fault(storage, folder, file))]
-        everybodys = sorted({line for rank in gather(faults) for line in rank})
+        except CheckpointError as error:
+            faults.append(error.what)
+        except StorageError as error:
+            trouble = error
+        heard = gather((faults, trouble))
+        for _, unread in heard:
+            if unread is not None:
+                raise unread
+        everybodys = sorted({line for lines, _ in heard for line in lines})
         if not everybodys:
             return manifest
         if world.rank == 0:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ecellm.config.schema import Checkpoint
 from ecellm.console import console, note
-from ecellm.errors import CheckpointError
+from ecellm.errors import CheckpointError, StorageError
 from ecellm.storage.base import join
 from ecellm.storage.open import open_storage
 
@@ -26,6 +26,8 @@ def list_them(out: Out) -> None:
     storage = open_storage(out)
     whole, half = steps(storage)
     if not whole and not half:
+        if next(iter(storage.list("")), None) is None:
+            raise StorageError(f"{storage.root} holds nothing", expected="a run's output", mend="check the path of OUT")
         console.print(f"no checkpoints under {join(storage.root, 'checkpoints')}")
         return
     for step in sorted({*whole, *half}):

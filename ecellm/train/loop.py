@@ -21,7 +21,7 @@ from ecellm.config.schema import Run
 from ecellm.data.batch import Batch, collate, token_weights
 from ecellm.data.order import batch_at, cut, steps_per_epoch
 from ecellm.data.shards import TokenSet
-from ecellm.errors import DataError, EcellmError, Stopped
+from ecellm.errors import ConfigError, DataError, EcellmError, Stopped
 from ecellm.storage.base import Storage
 from ecellm.train.compute import memory_bytes, peak_flops, utilisation
 from ecellm.train.engine import Engine
@@ -95,6 +95,12 @@ def fit(job: Job) -> EcellmError | None:
         StorageError: OUT cannot be written.
     """
     started = job.keeper.resume(job.engine)
+    if started > job.total:
+        return ConfigError(
+            f"{job.storage.root} holds a checkpoint of step {started}",
+            expected=f"at most step {job.total}, where this run ends",
+            mend="raise train.max_steps or train.epochs, or give the shorter run another out",
+        )
     job.hooks.begin(started)
     if job.engine.world.rank:
         return _steps(job, started, None)

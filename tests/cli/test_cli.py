@@ -119,6 +119,8 @@ def test_a_broken_list_is_3(tmp_path: Path) -> None:
 
 
 def test_checkpoints_of_nothing(tmp_path: Path) -> None:
+    assert leaves("checkpoints", "list", str(tmp_path)) == 4
+    (tmp_path / "run.json").write_text("{}")
     assert leaves("checkpoints", "list", str(tmp_path)) == 0
     assert leaves("checkpoints", "verify", str(tmp_path)) == 4
     assert leaves("checkpoints", "prune", str(tmp_path)) == 0

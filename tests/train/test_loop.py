@@ -12,7 +12,7 @@ import pytest
 
 from ecellm.checkpoint.layout import rank_file, step_folder
 from ecellm.checkpoint.restore import steps, verify
-from ecellm.errors import CheckpointError, DataError, EcellmError, Stopped
+from ecellm.errors import CheckpointError, ConfigError, DataError, EcellmError, Stopped, StorageError
 from ecellm.records import World
 from ecellm.storage.base import Storage
 from ecellm.storage.local import LocalStorage
@@ -145,3 +145,23 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> Non
     storage = LocalStorage(str(tmp_path))
     storage.write("metrics.jsonl", b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     assert kept_lines(storage, 2) == ['{"step": 1}', '{"step": 2}']
+
+
+def test_a_run_shorter_than_its_checkpoints_is_refused(tmp_path: Path) -> None:
+    storage = LocalStorage(str(tmp_path))
+    assert go(storage, Watcher(), epochs=2) is None
+    ended = go(storage, Watcher(attempt=2), epochs=1)
+    assert isinstance(ended, ConfigError)
+    assert "step 10" in str(ended)
+    assert "step 5" in str(ended)
+
+
+def test_storage_that_cannot_be_read_is_no_broken_checkpoint(tmp_path: Path) -> None:
+    class Deaf(LocalStorage):
+        def size(self, key: str) -> int:
+            raise StorageError(f"{key}: the network is down")
+
+    assert go(LocalStorage(str(tmp_path)), Watcher(), epochs=1) is None
+    with pytest.raises(StorageError, match="network is down"):
+        go(Deaf(str(tmp_path)), Watcher(attempt=2), epochs=2)
+    assert steps(LocalStorage(str(tmp_path)))[0]
