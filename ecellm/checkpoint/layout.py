@@ -150,7 +150,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         manifest = Manifest.model_validate_json(data)
     except ValueError as error:
         raise CheckpointError(
-            f"{where}: not a manifest", found=str(error).splitlines()[0], expected="the JSON that a save writes",
+            f"{where}: not a manifest", found=str(error).partition("\n")[0], expected="the JSON that a save writes",
             mend="remove this checkpoint; an older one is used",
         ) from error  # fmt: skip
     if manifest.format > FORMAT:

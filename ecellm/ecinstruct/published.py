@@ -152,7 +152,7 @@ def _hub_records(name: str) -> Iterator[tuple[int, Record]]:
     try:
         yield from enumerate(load_dataset(name, split="train", streaming=True), 1)
     except (DatasetNotFoundError, ConnectionError, OSError) as error:
-        raise DataError(f"{name}: cannot be had from the hub", found=str(error).splitlines()[0][:200],
+        raise DataError(f"{name}: cannot be had from the hub", found=str(error).partition("\n")[0][:200],
                         expected="a data set on the Hugging Face hub, and a way to it",
                         mend="download dataset.json and name the file in sources.published") from error  # fmt: skip
 

@@ -121,7 +121,7 @@ def _drain(ray: Any, pool: _Pool, max_failures: int, on_answers: Callable[[list[
             if failures > max_failures:
                 raise ClusterError(
                     f"evaluation lost {failures} workers",
-                    found=str(fault).strip().splitlines()[0],
+                    found=str(fault).strip().partition("\n")[0],
                     expected=f"at most {max_failures} lost workers (cluster.max_failures)",
                     mend="give more memory, or lower evaluate.batch_tokens, and run again: answers so far are kept",
                 ) from fault

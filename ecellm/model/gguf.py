@@ -29,9 +29,10 @@ def convert_gguf(path: str, folder: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
         model: Any = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
     except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError, struct.error) as error:
+        said = str(error).partition("\n")[0]  # may be empty
         raise CheckpointError(
             f"{path} cannot be read as a model",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            found=f"{type(error).__name__}: {said}",
             expected="a .gguf file of an architecture that transformers converts",
             mend="use the model's original safetensors folder",
         ) from error

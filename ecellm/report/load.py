@@ -142,7 +142,7 @@ def _json(storage: Storage, key: str) -> dict[str, Any] | None:
 def _broken(storage: Storage, key: str, fault: Exception) -> DataError:
     return DataError(
         f"{join(storage.root, key)}: cannot be read",
-        found=str(fault).splitlines()[0],
+        found=str(fault).partition("\n")[0],
         expected="JSON as this version writes it",
         mend="run the stage that made it again",
     )

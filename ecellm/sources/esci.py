@@ -92,7 +92,7 @@ def _rows(path: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Ite
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"{name}: not a whole Parquet file",
-            found=str(error).splitlines()[0][:200],
+            found=str(error).partition("\n")[0][:200],
             expected="a Parquet file with its footer",
             mend="download the file again",
         ) from error
