@@ -136,9 +136,16 @@ def rehearsal(run: Run) -> Iterator[Fault]:
 
 
 def recipe_fits(run: Run) -> Iterator[Fault]:
-    """The paper drew its negatives at random."""
-    if run.build.recipe == "paper" and run.build.negatives == "hard":
+    """What the paper did not do is no part of its recipe."""
+    build = run.build
+    if build.recipe != "paper":
+        return
+    if build.negatives == "hard":
         yield Fault("build.negatives", "hard with build.recipe = 'paper'", "random, or build.recipe = 'sound'")
+    for name in ("class_balance", "test_share", "val_share"):
+        given, paper = getattr(build, name), type(build).model_fields[name].default
+        if given != paper:
+            yield Fault(f"build.{name}", f"{given} with build.recipe = 'paper'", f"{paper}, or build.recipe = 'sound'")
 
 
 def evaluated(run: Run) -> Iterator[Fault]:

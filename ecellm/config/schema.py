@@ -97,6 +97,15 @@ class Build(Section):
     """Other sizes for some tasks."""
     negatives: Literal["random", "hard"] = "random"
     """Negative pairs of PM and candidates of SR."""
+    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of products, users or queries that is kept for the test, where a source states no splits (paper: 0.1)."""
+    val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """The same for validation (paper: 0.1)."""
+    class_balance: Share = 0.0
+    """Training samples of tasks with a few classes (`sound`): 0 draws them as found, 1 the same number of each class,
+    between them a class of n samples counts as n to the power of 1 - class_balance."""
+    task_class_balance: dict[TaskId, Share] = {}
+    """Another balance for some tasks."""
     description_words: Count = 50
     """Longest product description of PM, in words (paper: 50)."""
     item_words: Count = 25

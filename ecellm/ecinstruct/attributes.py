@@ -25,7 +25,7 @@ def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
     stated: dict[str, set[str]] = defaultdict(set)
     for _, record in found:
         stated[_product(record)].add(record.split)
-    splits = with_source_splits(stated, recipe.seed, "AVE")
+    splits = with_source_splits(stated, recipe.seed, "AVE", recipe.shares)
     held = _held_out([record for _, record in found if splits[_product(record)] == "test"], recipe)
     pools = Pools()
     mixed = _contradicted([record for _, record in found]) if recipe.sound else set()

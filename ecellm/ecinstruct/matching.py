@@ -36,10 +36,10 @@ def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
         for label, group in (("yes", pairs), ("no", negatives)):
             for pair in group:
                 one = _sample(task, source, pair, label, recipe)
-                pools.add(by_hash(recipe.seed, "PM", one.id), one)
+                pools.add(by_hash(recipe.seed, "PM", one.id, recipe.shares), one)
         return finish(task, pools, recipe)
     nodes = [*map(_node, amazon.values()), *map(_node, google.values())]
-    splits = by_neighbourhood(nodes, [(_node(a), _node(g)) for a, g in pairs], recipe.seed, "PM")
+    splits = by_neighbourhood(nodes, [(_node(a), _node(g)) for a, g in pairs], recipe.seed, "PM", recipe.shares)
     for split in ("test", "val", "train"):
         mine = [pair for pair in pairs if splits[_node(pair[0])] == split]
         left = [item for item in amazon.values() if splits[_node(item)] == split]

@@ -101,7 +101,7 @@ def _by_split(usable: list[Judged], recipe: Recipe) -> dict[str, list[Judged]]:
     stated: dict[str, set[str]] = defaultdict(set)
     for _, query, _, record in usable:
         stated[cleaning.key(query)].add(record.split)
-    splits = with_source_splits(stated, recipe.seed, "query")
+    splits = with_source_splits(stated, recipe.seed, "query", recipe.shares)
     found: dict[str, list[Judged]] = defaultdict(list)
     for judged in usable:
         record = judged[3]
@@ -110,7 +110,7 @@ def _by_split(usable: list[Judged], recipe: Recipe) -> dict[str, list[Judged]]:
         elif record.split == "test":
             split = "test" if unit(recipe.seed, "half", record.example) < 0.5 else "val"
         else:
-            split = record.split or by_hash(recipe.seed, "row", record.example)
+            split = record.split or by_hash(recipe.seed, "row", record.example, recipe.shares)
         found[split].append(judged)
     return found
 

@@ -28,7 +28,7 @@ def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
     stated: dict[str, set[str]] = defaultdict(set)
     for _, question in found:
         stated[_owner(question)].add(question.split)
-    splits = with_source_splits(stated, recipe.seed, "question")
+    splits = with_source_splits(stated, recipe.seed, "question", recipe.shares)
     for source, question in found:
         output, reason = _answer(task, question, recipe)
         if reason:
@@ -41,7 +41,7 @@ def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
         elif recipe.sound:
             pool = splits[_owner(question)]
         else:
-            pool = question.split or by_hash(recipe.seed, "question", question.id)
+            pool = question.split or by_hash(recipe.seed, "question", question.id, recipe.shares)
         if pool:
             pools.add(pool, one)
         else:

@@ -120,7 +120,7 @@ def _place(
     elif not recipe.sound:
         for pool, end in (("test", last), ("val", last - 1), ("train", last - 2)):
             put(pool, end)
-    elif (split := by_hash(recipe.seed, "SR", user)) == "train":
+    elif (split := by_hash(recipe.seed, "SR", user, recipe.shares)) == "train":
         for end in range(last, SHORTEST_HISTORY - 1, -1):
             put("train", end)
     else:

@@ -56,7 +56,7 @@ def _place(
     if domain == OOD:
         pools.add("ood", one)
     elif not recipe.sound:
-        pools.add(by_hash(recipe.seed, "PRP", one.id), one)
+        pools.add(by_hash(recipe.seed, "PRP", one.id, recipe.shares), one)
     elif splits[entities[0]] == splits[entities[1]]:
         pools.add(splits[entities[0]], one)
     else:
@@ -87,4 +87,5 @@ def _links(products: list[tuple[str, Product]], pools: Pools, recipe: Recipe) ->
 def _splits(found: dict[Link, tuple[set[str], str]], recipe: Recipe) -> dict[str, str]:
     edges = [(f"title:{cleaning.key(a)}", f"title:{cleaning.key(b)}") for _, domain, a, b in found if domain != OOD]
     nodes = {node for edge in edges for node in edge}
-    return by_neighbourhood(nodes, sorted(set(edges)), recipe.seed, "PRP", largest=max(4, min(PART, len(nodes) // 20)))
+    largest = max(4, min(PART, len(nodes) // 20))
+    return by_neighbourhood(nodes, sorted(set(edges)), recipe.seed, "PRP", recipe.shares, largest=largest)

@@ -14,11 +14,14 @@ from typing import TypeVar
 
 from ecellm.config.schema import Build, Sizes, TaskId
 from ecellm.ecinstruct.draws import rank
+from ecellm.ecinstruct.splits import SHARES, Shares, shares_of
 from ecellm.sources.records import SourceRecord
 
 _T = TypeVar("_T")
 POOLS = ("test", "ood", "val", "train")
 """In order of claim: an entity belongs to the first pool that has it (test and ood may share)."""
+CLASSIFIED: frozenset[str] = frozenset({"PRP", "PM", "SA", "MPC", "PSI", "AP"})
+"""Tasks whose answer is one of a few classes."""
 Sourced = tuple[str, SourceRecord]
 """(source label, record)."""
 
@@ -33,6 +36,8 @@ class Recipe:
     max_words: int = 400
     item_words: int = 25
     description_words: int = 50
+    balance: float = 0.0
+    shares: Shares = field(default_factory=lambda: SHARES)
     sizes: Sizes = field(default_factory=Sizes)
 
     @classmethod
@@ -41,7 +46,8 @@ class Recipe:
         return cls(seed=seed, sound=build.recipe == "sound", hard=build.negatives == "hard",
                    max_words=build.max_words, item_words=build.item_words,
                    description_words=build.description_words,
-                   sizes=build.task_sizes.get(task, build.sizes))  # fmt: skip
+                   balance=build.task_class_balance.get(task, build.class_balance) if task in CLASSIFIED else 0.0,
+                   shares=shares_of(build.test_share, build.val_share), sizes=build.task_sizes.get(task, build.sizes))  # fmt: skip
 
     def size(self, pool: str) -> int:
         """Samples asked for in a pool."""
@@ -114,9 +120,47 @@ def finish(task: str, pools: Pools, recipe: Recipe, *, one_answer: bool = True) 
     chosen: dict[str, tuple[Sample, ...]] = {}
     for name in POOLS:
         ordered = sorted(kept[name], key=lambda sample: (rank(recipe.seed, task, name, sample.id), sample.source))
-        chosen[name] = tuple(ordered[: recipe.size(name)])
+        balance = recipe.balance if recipe.sound and name == "train" else 0.0
+        chosen[name] = tuple(_choose(ordered, recipe.size(name), balance))
         dropped["more than asked"] += len(ordered) - len(chosen[name])
     return Samples(**chosen, dropped={reason: count for reason, count in sorted(dropped.items()) if count})
+
+
+def _choose(ordered: list[Sample], size: int, balance: float) -> list[Sample]:
+    """The first `size` samples; with `balance` above 0 the rarer answers get more places than their share.
+
+    The share of an answer that n samples have is in proportion to n ** (1 - balance): 0 as found, 1 the same for
+    each. What an answer cannot fill goes to the others, so nothing is lost by asking for many.
+    """
+    if not balance or len(ordered) <= size:
+        return ordered[:size]
+    there = Counter(sample.output for sample in ordered)
+    places = dict.fromkeys(there, 0.0)
+    open_, left = set(there), float(size)
+    while left > 1e-9 and open_:
+        weight = {answer: there[answer] ** (1 - balance) for answer in sorted(open_)}
+        whole, given = sum(weight.values()), left
+        for answer, part in weight.items():
+            share = min(given * part / whole, there[answer] - places[answer])
+            places[answer] += share
+            left -= share
+        open_ = {answer for answer in open_ if places[answer] < there[answer] - 1e-9}
+    quota = _whole_places(places, size)
+    chosen = []
+    for sample in ordered:
+        if quota[sample.output]:
+            quota[sample.output] -= 1
+            chosen.append(sample)
+    return chosen
+
+
+def _whole_places(places: dict[str, float], size: int) -> dict[str, int]:
+    """Places in whole numbers that sum to `size`, by largest remainder."""
+    quota = {answer: int(share + 1e-6) for answer, share in places.items()}
+    rest = sorted(places, key=lambda answer: (quota[answer] - places[answer], answer))
+    for answer in rest[: size - sum(quota.values())]:
+        quota[answer] += 1
+    return quota
 
 
 def _consistent(kept: dict[str, list[Sample]], dropped: Counter[str]) -> dict[str, list[Sample]]:

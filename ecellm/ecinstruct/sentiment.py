@@ -14,7 +14,7 @@ from ecellm.ecinstruct import cleaning
 from ecellm.ecinstruct.draws import rank
 from ecellm.ecinstruct.instructions import wording
 from ecellm.ecinstruct.samples import Pools, Recipe, Sample, Samples, Sourced, finish, of_type
-from ecellm.ecinstruct.splits import SHARES, by_hash
+from ecellm.ecinstruct.splits import Shares, by_hash, lacking
 from ecellm.records import OOD
 from ecellm.sources.records import Review
 
@@ -27,13 +27,13 @@ def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
     """Samples of Review records."""
     pools = Pools()
     found = _usable(of_type(records, Review), pools, recipe)
-    splits = _splits([review for _, review in found if review.domain != OOD]) if recipe.sound else {}
+    splits = _splits([review for _, review in found if review.domain != OOD], recipe.shares) if recipe.sound else {}
     for source, review in found:
         one = sample(task, source, review)
         if review.domain == OOD:
             pools.add("ood", one)
         elif not recipe.sound:
-            pools.add(by_hash(recipe.seed, "SA", one.id), one)
+            pools.add(by_hash(recipe.seed, "SA", one.id, recipe.shares), one)
         elif splits["product:" + review.product] == splits["user:" + review.user]:
             pools.add(splits["product:" + review.product], one)
         else:
@@ -79,14 +79,14 @@ def _distinct(reviews: list[tuple[str, Review]], pools: Pools) -> list[tuple[str
     return list(first.values())
 
 
-def _splits(reviews: list[Review]) -> dict[str, str]:
+def _splits(reviews: list[Review], shares: Shares) -> dict[str, str]:
     """`product:ID` and `user:ID` -> split. A product of a file with a split of its own has that one."""
     splits = {"product:" + review.product: review.split for review in reviews if review.split}
     load = Counter(review.product for review in reviews if "product:" + review.product not in splits)
     total = max(1, load.total())
-    filled = dict.fromkeys(SHARES, 0.0)
+    filled = dict.fromkeys(shares, 0.0)
     for product in sorted(load, key=lambda product: (-load[product], rank("SA", product))):
-        split = max(SHARES, key=lambda name: (1 - filled[name] / total / SHARES[name], SHARES[name], name))
+        split = lacking(filled, total, shares)
         filled[split] += load[product]
         splits["product:" + product] = split
     where: dict[str, Counter[str]] = defaultdict(Counter)
@@ -94,5 +94,5 @@ def _splits(reviews: list[Review]) -> dict[str, str]:
         where[review.user][splits["product:" + review.product]] += 1
     for user, counts in where.items():
         # weighted by the split's share: else users, who buy mostly in the large split, would empty the small ones
-        splits["user:" + user] = max(SHARES, key=lambda name: (counts[name] / SHARES[name] ** 0.4, name))
+        splits["user:" + user] = max(shares, key=lambda name: (counts[name] / shares[name] ** 0.4, name))
     return splits

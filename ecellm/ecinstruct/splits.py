@@ -11,16 +11,25 @@ from collections.abc import Iterable, Mapping
 
 from ecellm.ecinstruct.draws import rank, unit
 
-SHARES = {"test": 0.1, "val": 0.1, "train": 0.8}
+Shares = Mapping[str, float]
+"""Split -> its share of the whole, all above 0, in order of claim."""
+SHARES: Shares = {"test": 0.1, "val": 0.1, "train": 0.8}
 
 
-def by_hash(seed: int, purpose: str, entity: str) -> str:
-    """80/10/10 by the entity's own hash: adding entities moves none."""
+def shares_of(test: float, val: float) -> Shares:
+    """Shares with what is left for train."""
+    return {"test": test, "val": val, "train": round(1.0 - test - val, 12)}
+
+
+def by_hash(seed: int, purpose: str, entity: str, shares: Shares = SHARES) -> str:
+    """By the entity's own hash: adding entities moves none."""
     draw = unit(seed, "split", purpose, entity)
-    return "test" if draw < 0.1 else "val" if draw < 0.2 else "train"
+    return "test" if draw < shares["test"] else "val" if draw < shares["test"] + shares["val"] else "train"
 
 
-def with_source_splits(stated: Mapping[str, Iterable[str]], seed: int, purpose: str) -> dict[str, str]:
+def with_source_splits(
+    stated: Mapping[str, Iterable[str]], seed: int, purpose: str, shares: Shares = SHARES
+) -> dict[str, str]:
     """Entity -> split, from the splits that the source states for its records ("" where it states none).
 
     A source with splits keeps them: an entity in several goes to test before val before train. A missing test split
@@ -33,14 +42,14 @@ def with_source_splits(stated: Mapping[str, Iterable[str]], seed: int, purpose: 
     chosen: dict[str, str] = {}
     for entity, claim in claims.items():
         if not present or not claim:
-            chosen[entity] = by_hash(seed, purpose, entity)
+            chosen[entity] = by_hash(seed, purpose, entity, shares)
             continue
         split: str = next(name for name in ("test", "val", "train") if name in claim)
         draw = unit(seed, "fill", purpose, entity)
         if split == "val" and whole and "test" not in present and draw < 0.5:
             split = "test"
         elif split == "train" and whole and len(present) == 1:
-            split = by_hash(seed, purpose, entity)
+            split = by_hash(seed, purpose, entity, shares)
         elif split == "train" and whole and "val" not in present and draw < 0.1:
             split = "val"
         chosen[entity] = split
@@ -48,13 +57,13 @@ def with_source_splits(stated: Mapping[str, Iterable[str]], seed: int, purpose: 
 
 
 def by_neighbourhood(
-    nodes: Iterable[str], edges: Iterable[tuple[str, str]], seed: int, purpose: str, *, largest: int | None = None
-) -> dict[str, str]:
-    """Node -> split, 80/10/10 of the edges as nearly as the parts allow.
+    nodes: Iterable[str], edges: Iterable[tuple[str, str]], seed: int, purpose: str, shares: Shares = SHARES, *,
+    largest: int | None = None,
+) -> dict[str, str]:  # fmt: skip
+    """Node -> split, the edges shared out as nearly as the parts allow.
 
     The graph is cut into parts: connected components, or pieces of at most `largest` nodes grown breadth first where
-    a component is bigger. Whole parts go to the split that lacks most
-    of its share. Edges between parts may be torn.
+    a component is bigger. Whole parts go to the split that lacks most of its share. Edges between parts may be torn.
     """
     near: dict[str, set[str]] = {node: set() for node in nodes}
     for a, b in edges:
@@ -64,16 +73,21 @@ def by_neighbourhood(
     parts = _parts(order, near, largest)
     weight = [sum(len(near[node]) for node in part) for part in parts]
     total = max(1, sum(weight))
-    filled: dict[str, float] = dict.fromkeys(SHARES, 0.0)
+    filled: dict[str, float] = dict.fromkeys(shares, 0.0)
     chosen: dict[str, str] = {}
     ranked = sorted(range(len(parts)), key=lambda i: (-weight[i], rank(seed, purpose, parts[i][0]), parts[i][0]))
     for i in ranked:
-        split = max(SHARES, key=lambda name: (1 - filled[name] / total / SHARES[name], SHARES[name], name))
+        split = lacking(filled, total, shares)
         if not weight[i]:  # without edges it would not move the balance, and all such would go to one split
-            split = by_hash(seed, purpose, parts[i][0])
+            split = by_hash(seed, purpose, parts[i][0], shares)
         filled[split] += weight[i]
         chosen.update(dict.fromkeys(parts[i], split))
     return chosen
+
+
+def lacking(filled: Mapping[str, float], total: float, shares: Shares) -> str:
+    """The split that lacks most of its share of `total`."""
+    return max(shares, key=lambda name: (1 - filled[name] / total / shares[name], shares[name], name))
 
 
 def _parts(order: list[str], near: Mapping[str, set[str]], largest: int | None) -> list[list[str]]:
