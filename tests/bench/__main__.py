@@ -4,9 +4,9 @@
     python -m tests.bench gradients packing
     python -m tests.bench --list
 
-A benchmark is a module of this package with `run() -> dict`; its docstring says what is compared and how. Both sides of
-a comparison are measured in the same run, as ratios. Progress goes to standard error. Exit code 1 where a claim does not
-hold or a benchmark failed, 2 for an unknown name.
+A benchmark is a module of this package with `run() -> dict`; its docstring says what is compared and how. Both sides
+of a comparison are measured in the same run, as ratios. Progress goes to standard error. Exit code 1 where a claim does
+not hold or a benchmark failed, 2 for an unknown name.
 """
 
 from __future__ import annotations
