@@ -58,13 +58,14 @@ def locations(run: Run) -> Iterator[Fault]:
             yield Fault(path, f"{text!r} is no location", "a folder, or s3://bucket/prefix")
 
 
-def batch_divides(run: Run) -> Iterator[Fault]:
-    """Each worker takes the same number of whole micro-batches in every step."""
+def batch_serves_all(run: Run) -> Iterator[Fault]:
+    """Every worker has a sample in every step, and a packed row has room for the longest."""
     train, workers = run.train, run.cluster.workers
-    round_size = train.micro_batch_size * workers
-    if train.batch_size % round_size:
-        expected = f"a multiple of micro_batch_size x workers = {train.micro_batch_size} x {workers} = {round_size}"
-        yield Fault("train.batch_size", str(train.batch_size), expected)
+    if train.batch_size < workers:
+        yield Fault("train.batch_size", f"{train.batch_size} for {workers} workers", f"{workers} or more")
+    if 0 < train.pack_tokens < run.prepare.max_length:
+        expected = f"0, or prepare.max_length ({run.prepare.max_length}) or more, so that one sample fits"
+        yield Fault("train.pack_tokens", str(train.pack_tokens), expected)
 
 
 def lengths(run: Run) -> Iterator[Fault]:
@@ -160,6 +161,6 @@ def evaluated(run: Run) -> Iterator[Fault]:
 
 
 RULES: tuple[Callable[[Run], Iterator[Fault]], ...] = (
-    one_kind_of_source, files_once, locations, batch_divides, lengths, tiny_fits, engine_fits, attention_fits, rates,
+    one_kind_of_source, files_once, locations, batch_serves_all, lengths, tiny_fits, engine_fits, attention_fits, rates,
     rehearsal, recipe_fits, evaluated,
 )  # fmt: skip

@@ -22,6 +22,11 @@ SourceFormat = Literal[
 ]  # fmt: skip
 
 
+Attention = Literal[
+    "auto", "flash_attention_3", "flash_attention_2", "flex_attention", "sdpa_varlen", "sdpa", "eager"
+]  # fmt: skip
+
+
 class Section(BaseModel):
     """A frozen part of the run file that knows its own keys."""
 
@@ -155,8 +160,9 @@ class Model(Section):
     """Revision on the hub."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU, float32 on a CPU."""
-    attention: Literal["auto", "flash_attention_3", "flash_attention_2", "sdpa", "eager"] = "auto"
-    """`auto`: flash attention where installed, else sdpa."""
+    attention: Attention = "auto"
+    """`auto`: flash attention where installed, else sdpa; packed rows without flash attention are cut at the samples'
+    bounds (`sdpa_varlen`), where plain `sdpa`, `flex_attention` and `eager` would mask what lies between samples."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     trust_remote_code: bool = False
@@ -177,7 +183,11 @@ class Train(Section):
     batch_size: Count = 128
     """Samples in one optimizer step, over all workers."""
     micro_batch_size: Count = 1
-    """Samples in one forward pass of one worker."""
+    """Samples in one padded forward pass of one worker; a packed row has room for so many of the longest."""
+    packing: bool = True
+    """Several samples in one row, without padding and without a look at each other (decoder-only models)."""
+    pack_tokens: int = Field(default=0, ge=0)
+    """Most tokens of a packed row; 0: micro_batch_size x prepare.max_length."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak, AdamW."""
     warmup_ratio: Share = 0.05

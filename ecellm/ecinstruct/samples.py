@@ -47,7 +47,8 @@ class Recipe:
                    max_words=build.max_words, item_words=build.item_words,
                    description_words=build.description_words,
                    balance=build.task_class_balance.get(task, build.class_balance) if task in CLASSIFIED else 0.0,
-                   shares=shares_of(build.test_share, build.val_share), sizes=build.task_sizes.get(task, build.sizes))  # fmt: skip
+                   shares=shares_of(build.test_share, build.val_share),
+                   sizes=build.task_sizes.get(task, build.sizes))  # fmt: skip
 
     def size(self, pool: str) -> int:
         """Samples asked for in a pool."""

@@ -25,7 +25,8 @@ from ecellm.storage.base import Storage, join
 from ecellm.train.engine import Engine
 
 _FREE = {
-    "epochs", "max_steps", "micro_batch_size", "evaluate_every", "log_every", "engine", "rehearse_failure_at",
+    "epochs", "max_steps", "micro_batch_size", "packing", "pack_tokens", "evaluate_every", "log_every", "engine",
+    "rehearse_failure_at",
 }  # fmt: skip
 _FREE_MODEL = {"gradient_checkpointing", "attention", "trust_remote_code"}
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".index.json", ".onnx", ".md")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,8 +17,8 @@ import numpy as np
 import torch
 
 from ecellm.config.schema import Run
-from ecellm.data.batch import Batch, collate, token_weights
-from ecellm.data.order import batch_at, cut, steps_per_epoch
+from ecellm.data.microsteps import Layout
+from ecellm.data.order import batch_at, steps_per_epoch
 from ecellm.data.shards import TokenSet
 from ecellm.errors import ConfigError, DataError, EcellmError, Stopped
 from ecellm.storage.base import Storage
@@ -61,8 +60,7 @@ class Job:
     engine: Engine
     train: TokenSet
     val: TokenSet
-    pad_id: int
-    encoder_decoder: bool
+    layout: Layout
     hooks: Hooks
     keeper: Keeper
 
@@ -158,14 +156,16 @@ def _optimizer_step(job: Job, index: int, rate: float) -> _Step | EcellmError:
     # Dropout is a function of the step as well, so that a run that goes on draws what it would have drawn.
     torch.manual_seed(_seed(job.run.seed, index, engine.world.rank))
     began = time.perf_counter()
-    groups = cut(numbers, _lengths(tokens), engine.world.size, job.run.train.micro_batch_size)[engine.world.rank]
-    batches = list(_batches(job, tokens, numbers, groups))
+    dealt = job.layout.deal(tokens, numbers, engine.world.size)
+    weights = job.layout.weights(tokens, numbers)
+    batches = job.layout.micro_steps(tokens, numbers, engine.world, dealt, weights)
     waited = time.perf_counter() - began
     losses = torch.stack(engine.forward_backward(batches)).double().cpu()
     whole = bool(torch.isfinite(losses).all())
     told = engine.sums([float(losses.sum()), float(not whole), float(job.hooks.wants_stop())])
     if told[1] or not math.isfinite(told[0]):
-        bad = [i for group, loss in zip(groups, losses, strict=True) if not math.isfinite(loss) for i in group]
+        mine = zip(dealt[engine.world.rank], losses, strict=True)
+        bad = [int(i) for group, loss in mine if not math.isfinite(loss) for i in group]
         return _broken(job, index + 1, "loss", bad)
     norm = engine.step(rate)
     if not math.isfinite(norm):
@@ -174,36 +174,17 @@ def _optimizer_step(job: Job, index: int, rate: float) -> _Step | EcellmError:
     return _Step(told[0], norm, count, waited, told[2] > 0)
 
 
-def _batches(job: Job, tokens: TokenSet, numbers: np.ndarray, groups: list[np.ndarray]) -> Iterator[Batch]:
-    """One rank's micro-steps; the weights are those of the whole global batch."""
-    train = job.run.train
-    weights = token_weights(
-        tokens.tasks[numbers], tokens.answer_lengths[numbers], tokens.prompt_lengths[numbers], train.weighting,
-        0.0 if job.encoder_decoder else train.prompt_loss_weight,
-    )  # fmt: skip
-    place = {int(number): row for row, number in enumerate(numbers)}
-    for group in groups:
-        yield collate(
-            [tokens.sample(int(i)) for i in group], weights[[place[int(i)] for i in group]], pad_id=job.pad_id,
-            encoder_decoder=job.encoder_decoder,
-        )  # fmt: skip
-
-
 def validation_loss(job: Job) -> float:
     """Mean cross-entropy of an answer token over the whole validation split; the same at any world size."""
-    engine, val, micro = job.engine, job.val, job.run.train.micro_batch_size
-    numbers = np.arange(val.n)
+    engine, val, layout = job.engine, job.val, job.layout
     loss = 0.0
-    for group in cut(numbers, _lengths(val), engine.world.size, micro)[engine.world.rank]:
-        weights = np.tile([0.0, 1.0], (len(group), 1))  # [samples, 2]
-        samples = [val.sample(int(i)) for i in group]
-        batch = collate(samples, weights, pad_id=job.pad_id, encoder_decoder=job.encoder_decoder)
-        loss += float(engine.evaluate(batch))
+    for start in range(0, val.n, job.run.train.batch_size):
+        numbers = np.arange(start, min(start + job.run.train.batch_size, val.n))
+        dealt = layout.deal(val, numbers, engine.world.size)
+        weights = np.tile([0.0, 1.0], (len(numbers), 1))  # [samples, 2]
+        for batch in layout.micro_steps(val, numbers, engine.world, dealt, weights):
+            loss += float(engine.evaluate(batch))
     return engine.sums([loss])[0] / float(val.answer_lengths.sum())
-
-
-def _lengths(tokens: TokenSet) -> np.ndarray:
-    return tokens.prompt_lengths + tokens.answer_lengths
 
 
 def _broken(job: Job, step: int, what: str, numbers: list[int]) -> DataError:

@@ -19,17 +19,21 @@ from typing import Any
 import torch
 
 from ecellm.config.schema import Run
+from ecellm.data.microsteps import Layout
 from ecellm.data.shards import TokenSet, load_tokens
 from ecellm.errors import EcellmError
+from ecellm.model import attention as varlen
 from ecellm.model.base import base_folder
 from ecellm.model.load import load_config, load_model, load_tokenizer, pick_attention, pick_dtype
 from ecellm.records import World
 from ecellm.storage.base import Storage
 from ecellm.storage.open import open_storage
+from ecellm.train.checks import check_model
 from ecellm.train.engine import Engine
 from ecellm.train.keeping import Keeper, position_of, side_files
 from ecellm.train.loop import Hooks, Job, fit
 from ecellm.train.lora import add_adapters
+from ecellm.train.loss import piece_tokens
 from ecellm.train.progress import Status
 
 BEAT_S = 1.0
@@ -55,22 +59,55 @@ def run_rank(run: Run, world: World, hooks: Hooks, given: Run | None = None) -> 
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     base = base_folder(run, storage)
     dtype = pick_dtype(run.model, device)
-    attention, why = pick_attention(run.model, device)
-    if world.rank == 0:
-        hooks.say(f"attention: {attention} ({why}); {dtype}, {world.size} x {device.type}")
     config = load_config(base, trust_remote_code=run.model.trust_remote_code)
+    packed = run.train.packing and not config.is_encoder_decoder
+    attention, why = _attention(run, device, packed=packed)
+    if world.rank == 0:
+        rows = "packed" if packed else "padded"
+        hooks.say(f"attention: {attention} ({why}); {rows} rows; {dtype}, {world.size} x {device.type}")
     tokenizer = load_tokenizer(base, trust_remote_code=run.model.trust_remote_code)
     engine = _engine(run, world, device, base, dtype, attention)
+    vocabulary, pad_id = int(config.get_text_config().vocab_size), int(tokenizer.pad_token_id)
+    encoder_decoder = bool(config.is_encoder_decoder)
+    check_model(
+        engine, packed=packed, encoder_decoder=encoder_decoder, vocabulary=vocabulary, pad_id=pad_id,
+        say=hooks.say if world.rank == 0 else _silent,
+    )  # fmt: skip
     train, val = (_tokens(storage, split) for split in ("train", "val"))
     job = Job(
-        run=run, storage=storage, engine=engine, train=train, val=val, pad_id=int(tokenizer.pad_token_id),
-        encoder_decoder=bool(config.is_encoder_decoder), hooks=hooks,
+        run=run, storage=storage, engine=engine, train=train, val=val, hooks=hooks,
+        layout=layout_of(run, encoder_decoder=encoder_decoder, pad_id=pad_id, vocabulary=vocabulary),
         keeper=Keeper(
             run=given or run, storage=storage, position=position_of(run, train), attempt=hooks.attempt, dtype=dtype,
             side=side_files(base, config, storage, dtype) if world.rank == 0 else {}, say=hooks.say,
         ),
     )  # fmt: skip
     return fit(job)
+
+
+def _silent(text: str) -> None:
+    """What ranks other than the first say."""
+
+
+def layout_of(run: Run, *, encoder_decoder: bool, pad_id: int, vocabulary: int) -> Layout:
+    """How this run lays out its batches."""
+    train = run.train
+    room = train.pack_tokens or train.micro_batch_size * run.prepare.max_length
+    return Layout(
+        encoder_decoder=encoder_decoder, pad_id=pad_id, micro_batch_size=train.micro_batch_size,
+        pack_tokens=room if train.packing and not encoder_decoder else 0, weighting=train.weighting,
+        prompt_loss_weight=train.prompt_loss_weight, piece_tokens=piece_tokens(vocabulary),
+    )  # fmt: skip
+
+
+def _attention(run: Run, device: torch.device, *, packed: bool) -> tuple[str, str]:
+    """(attention implementation, why)."""
+    chosen, why = pick_attention(run.model, device)
+    if packed and run.model.attention == "auto" and chosen == "sdpa":
+        chosen = varlen.VARLEN
+    if chosen == varlen.VARLEN:
+        varlen.register()
+    return chosen, why
 
 
 def _engine(run: Run, world: World, device: torch.device, base: str, dtype: str, attention: str) -> Engine:

@@ -14,7 +14,7 @@ from ecellm.records import World
 from ecellm.storage.local import LocalStorage
 from ecellm.train.engine import Engine
 from tests.train.ranks import run_ranks
-from tests.train.toys import ToyTokens, toy_batches, toy_engine, toy_run
+from tests.train.toys import ToyTokens, toy_batches, toy_engine, toy_layout, toy_run
 
 SAVED, END = 2, 5
 BATCH = 12
@@ -25,7 +25,7 @@ def train(engine: Engine, first: int, last: int) -> list[float]:
     tokens, losses = ToyTokens(END * BATCH), []
     for step in range(first, last):
         numbers = np.arange(step * BATCH, (step + 1) * BATCH)
-        found = engine.forward_backward(toy_batches(tokens, numbers, engine.world, 2, False))
+        found = engine.forward_backward(toy_batches(tokens, numbers, engine.world, toy_layout()))
         losses.append(engine.sums([float(sum(found))])[0])
         engine.step(1e-2)
     return losses

@@ -20,7 +20,7 @@ from ecellm.train.keeping import Keeper, position_of
 from ecellm.train.loop import Job, fit
 from ecellm.train.metrics import kept_lines
 from ecellm.train.progress import Status
-from tests.train.toys import ToyTokens, toy_engine, toy_run
+from tests.train.toys import ToyTokens, toy_engine, toy_layout, toy_run
 
 
 @dataclass
@@ -54,7 +54,7 @@ def go(storage: Storage, hooks: Watcher, *, tokens: Any = None, **train: Any) ->
     tokens = tokens or ToyTokens(40)
     job = Job(
         run=run, storage=storage, engine=toy_engine("plain", run, World(rank=0, size=1)), train=tokens,
-        val=ToyTokens(6), pad_id=0, encoder_decoder=False, hooks=hooks,
+        val=ToyTokens(6), layout=toy_layout(), hooks=hooks,
         keeper=Keeper(
             run=run, storage=storage, position=position_of(run, tokens), attempt=hooks.attempt, dtype="float32",
             side={"config.json": b"{}"}, say=hooks.say,
@@ -125,15 +125,15 @@ def test_a_longer_run_goes_on_from_the_shorter_one(tmp_path: Path) -> None:
 def test_a_broken_number_stops_before_the_update_and_names_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ecellm.train import loop
+    from ecellm.data import microsteps
 
     def heavy(*args: Any, **kwargs: Any) -> Any:
-        return np.where(loop_weights(*args, **kwargs) > 0, np.inf, 0.0)
+        return np.where(real_weights(*args, **kwargs) > 0, np.inf, 0.0)
 
-    loop_weights = loop.token_weights
+    real_weights = microsteps.token_weights
     storage = LocalStorage(str(tmp_path))
     go(storage, Watcher(stop_at=4))
-    monkeypatch.setattr(loop, "token_weights", heavy)
+    monkeypatch.setattr(microsteps, "token_weights", heavy)
     outcome = go(storage, Watcher())
     assert isinstance(outcome, DataError)
     assert "step 5" in str(outcome)

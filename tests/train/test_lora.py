@@ -21,7 +21,7 @@ from ecellm.storage.local import LocalStorage
 from ecellm.train.keeping import side_files
 from ecellm.train.lora import add_adapters
 from ecellm.train.plain import PlainEngine
-from tests.train.toys import ToyTokens, toy_batches, toy_llama, toy_run, toy_t5
+from tests.train.toys import ToyTokens, toy_batches, toy_layout, toy_llama, toy_run, toy_t5
 
 ALONE = World(rank=0, size=1)
 
@@ -33,7 +33,7 @@ def test_merged_export_gives_the_logits_of_the_adapted_model(tmp_path: Path) -> 
     model: Any = add_adapters(base, lora)
     engine = PlainEngine(model, toy_run(), torch.device("cpu"))
     for _ in range(3):
-        engine.forward_backward(toy_batches(ToyTokens(8), np.arange(8), ALONE, 8, False))
+        engine.forward_backward(toy_batches(ToyTokens(8), np.arange(8), ALONE, toy_layout(pack_tokens=0, micro=8)))
         engine.step(1e-2)
     parameters, tied = engine.parameters()
     assert parameters
