@@ -62,6 +62,37 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def draining_nodes() -> dict[str, int]:
+    """Node id -> deadline in milliseconds since 1970 (0: none) of nodes that will be taken away: spot notices, drains.
+
+    Asked of Ray's control service as Ray Train's own watcher asks; a Ray that has no such call tells of no drains, and
+    lost nodes are noticed when they are lost.
+    """
+    import ray
+
+    ask: Any = getattr(getattr(getattr(ray, "_private", None), "state", None), "state", None)
+    if not hasattr(ask, "get_draining_nodes"):
+        return {}
+    found: dict[str, int] = ask.get_draining_nodes() or {}
+    return found
+
+
+def free_places(*, cpus: int, gpus: int) -> int:
+    """Workers of so many CPUs and GPUs that nodes have room for now, beside what runs there."""
+    import ray
+
+    ask: Any = getattr(getattr(ray, "_private", None), "state", None)
+    if not hasattr(ask, "available_resources_per_node"):
+        return 0
+    leaving = set(draining_nodes())
+    places = 0
+    for node, free in ask.available_resources_per_node().items():
+        if node not in leaving:
+            fits = [free.get("CPU", 0) // cpus] + ([free.get("GPU", 0) // gpus] if gpus else [])
+            places += int(min(fits))
+    return places
+
+
 def worker_environment(run: Run) -> dict[str, str]:
     """Environment of every Ray worker: its threads, and where this very code lies."""
     threads = str(run.cluster.cpus_per_worker)

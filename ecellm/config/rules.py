@@ -68,6 +68,13 @@ def batch_serves_all(run: Run) -> Iterator[Fault]:
         yield Fault("train.pack_tokens", str(train.pack_tokens), expected)
 
 
+def elastic_fits(run: Run) -> Iterator[Fault]:
+    """Fewer workers are fewer, and a group of one process cannot shrink."""
+    cluster = run.cluster
+    if cluster.min_workers > cluster.workers:
+        yield Fault("cluster.min_workers", str(cluster.min_workers), f"at most cluster.workers = {cluster.workers}")
+
+
 def lengths(run: Run) -> Iterator[Fault]:
     """A prompt has room for its instruction, and fits a batch of the evaluation."""
     if run.prepare.max_length < 128:
@@ -161,6 +168,6 @@ def evaluated(run: Run) -> Iterator[Fault]:
 
 
 RULES: tuple[Callable[[Run], Iterator[Fault]], ...] = (
-    one_kind_of_source, files_once, locations, batch_serves_all, lengths, tiny_fits, engine_fits, attention_fits, rates,
-    rehearsal, recipe_fits, evaluated,
+    one_kind_of_source, files_once, locations, batch_serves_all, elastic_fits, lengths, tiny_fits, engine_fits,
+    attention_fits, rates, rehearsal, recipe_fits, evaluated,
 )  # fmt: skip

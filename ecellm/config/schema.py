@@ -205,6 +205,8 @@ class Train(Section):
     """Steps between validation losses; 0: at the end of each epoch."""
     log_every: Count = 1
     """Steps between lines of metrics.jsonl."""
+    profile_steps: int = Field(default=0, ge=0)
+    """Steps of each attempt to trace with torch's profiler, after its first; `--profile N` on the command line."""
     engine: Literal["zero3", "plain"] = "zero3"
     """`plain`: one process without DeepSpeed, for tests and as a yardstick."""
     rehearse_failure_at: int = Field(default=0, ge=0)
@@ -218,6 +220,12 @@ class Checkpoint(Section):
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep: int = Field(default=2, ge=2)
     """Newest whole checkpoints to keep."""
+    background: bool = True
+    """Train on while a checkpoint is on its way: training waits for the copy to host memory only."""
+    tolerate: int = Field(default=1, ge=0)
+    """Checkpoints in a row that may fail to be published before training stops; the last one never may."""
+    timeout_s: Count = 1800
+    """Longest that ranks wait for each other while a checkpoint is published."""
 
 
 class Evaluate(Section):
@@ -246,7 +254,11 @@ class Cluster(Section):
     """How many workers, and what each may use."""
 
     workers: Count = 1
-    """Training processes, one GPU each where there are GPUs."""
+    """Training processes, one GPU each where there are GPUs; the most there will be, where `min_workers` is set."""
+    min_workers: int = Field(default=0, ge=0)
+    """Go on with as few where nodes are lost, and grow again when they come back; 0: always `workers`."""
+    grow_after_s: Count = 60
+    """Seconds that places for more workers must stand open before the run moves to them."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     """1 on a GPU cluster, 0 on CPUs."""
     cpus_per_worker: Count = 1
@@ -257,6 +269,18 @@ class Cluster(Section):
     """Times that lost workers are replaced before the run fails."""
     startup_timeout_s: Count = 600
     """Longest wait for the cluster to grant the workers, in seconds."""
+    hang_timeout_s: Count = 1800
+    """Longest that no worker gets on, in seconds; then the group is ended, the ranks' places told, and it starts
+    again."""
+
+
+class Track(Section):
+    """Trackers beside metrics.jsonl and TensorBoard; keys and servers by their own environment variables."""
+
+    wandb_project: str = ""
+    """Project at Weights & Biases; empty: none."""
+    mlflow_experiment: str = ""
+    """Experiment in MLflow; empty: none."""
 
 
 class Storage(Section):
@@ -287,4 +311,5 @@ class Run(Section):
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
     cluster: Cluster = Cluster()
+    track: Track = Track()
     storage: Storage = Storage()

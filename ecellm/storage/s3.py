@@ -8,13 +8,14 @@ configured endpoint. A download carries no usable checksum: callers hold digests
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 import botocore.session
@@ -135,11 +136,37 @@ class S3Storage:
         with self._told("write", self._url(key)):
             # Credentials that expire in mid-file are fetched anew by their provider, but boto3 does not try again.
             _twice_if_expired(lambda: self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer))
-            stored, here = self._call("head_object", Key=self._key(key))["ContentLength"], os.path.getsize(path)
+            self._check_size(key, os.path.getsize(path))
+
+    def upload_stream(self, stream: BinaryIO | io.RawIOBase, key: str) -> None:
+        def move() -> None:
+            stream.seek(0)
+            # boto3 closes what it has sent; a second try needs it open
+            self._mover.upload_fileobj(_Open(stream), self.bucket, self._key(key), Config=self._transfer)
+
+        with self._told("write", self._url(key)):
+            _twice_if_expired(move)
+            self._check_size(key, stream.seek(0, io.SEEK_END))
+
+    def _check_size(self, key: str, here: int) -> None:
+        stored = self._call("head_object", Key=self._key(key))["ContentLength"]
         if stored != here:
             raise StorageError(
                 f"{self._url(key)}: {stored} bytes stored", expected=f"{here} bytes", mend="upload again"
             )
+
+    def sweep(self, prefix: str) -> int:
+        """Abort multipart uploads that nobody finished: each lost reply to a creation leaves one, and it costs."""
+        under, count, more = self._key(prefix) + "/", 0, dict[str, str]()
+        with self._told("list", self._url(prefix)):
+            while True:
+                page = self._call("list_multipart_uploads", Prefix=under, **more)
+                for upload in page.get("Uploads", ()):
+                    self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+                    count += 1
+                if not page.get("IsTruncated"):
+                    return count
+                more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def download(self, key: str, path: str) -> None:
         with self._told("read", self._url(key)):
@@ -213,6 +240,29 @@ class S3Storage:
         except OSError as trouble:
             mend = "free some space on the local disk" if trouble.errno == errno.ENOSPC else "check the local disk"
             raise StorageError(f"{url}: cannot {doing}", found=str(trouble), mend=mend) from trouble
+
+
+class _Open(io.RawIOBase):
+    """A stream that outlives whoever reads it."""
+
+    def __init__(self, stream: BinaryIO | io.RawIOBase) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._stream.read(size) or b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
 
 def split(root: str) -> tuple[str, str]:

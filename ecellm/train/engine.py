@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ecellm.checkpoint.layout import Parameter, Reader, Slice
+from ecellm.checkpoint.save import Gather
 from ecellm.config.schema import Run
 from ecellm.data.batch import Batch
 from ecellm.records import World
@@ -46,11 +47,20 @@ class Engine(Protocol):
             own: as the model's own forward gives them, rather than by the output head alone (`train.loss`).
         """
 
+    def model(self) -> nn.Module:
+        """The model that is trained, with its adapters."""
+
     def use_own_forward(self) -> None:
         """Work out losses through the model's own forward from now on."""
 
     def parameters(self) -> tuple[tuple[Parameter, ...], dict[str, str]]:
         """The trained parameters, and the other names of those that are tied."""
+
+    def owned(self) -> Iterator[tuple[str, int, int]]:
+        """(parameter, first value, number of values, perhaps 0) of each slice of this rank."""
+
+    def channel(self) -> Gather:
+        """`gather` for a thread of its own, over a process group that nothing else uses. Every rank asks at once."""
 
     def local_slices(self) -> Iterator[Slice]:
         """What this rank owns of the fp32 weights and the moments, on the CPU or the device."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ecellm.checkpoint.layout import KINDS, Parameter, Reader, Slice
+from ecellm.checkpoint.save import Gather
 from ecellm.config.schema import Run
 from ecellm.data.batch import Batch
 from ecellm.records import World
@@ -58,6 +59,9 @@ class PlainEngine:
     def logits(self, batch: Batch, *, own: bool = False) -> torch.Tensor:
         return self._look(batch, "own_logits" if own else "logits")
 
+    def model(self) -> nn.Module:
+        return self._loss.model
+
     def use_own_forward(self) -> None:
         self._loss.alone = False
 
@@ -70,6 +74,12 @@ class PlainEngine:
 
     def parameters(self) -> tuple[tuple[Parameter, ...], dict[str, str]]:
         return catalogue(self._module)
+
+    def owned(self) -> Iterator[tuple[str, int, int]]:
+        return ((name, 0, parameter.numel()) for name, parameter in self._trained())
+
+    def channel(self) -> Gather:
+        return self.gather
 
     def local_slices(self) -> Iterator[Slice]:
         self._ensure_state()

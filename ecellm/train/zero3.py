@@ -12,6 +12,7 @@ import io
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
@@ -26,8 +27,10 @@ from deepspeed.utils import (
 from torch import nn
 
 from ecellm.checkpoint.layout import KINDS, Parameter, Reader, Slice
+from ecellm.checkpoint.save import Gather
 from ecellm.config.schema import Run
 from ecellm.data.batch import Batch
+from ecellm.errors import ClusterError
 from ecellm.records import World
 from ecellm.train.engine import catalogue, optimizer
 from ecellm.train.loss import AnswerLoss, Want, inputs_of
@@ -98,6 +101,7 @@ class Zero3Engine:
             )
         self._zero = self._engine.optimizer
         self._fused = gpu
+        self._patience = timedelta(seconds=run.checkpoint.timeout_s)
         parameters, _ = catalogue(module)
         width = 2 if bf16 else 4
         self._coalesce = sum(parameter.numel for parameter in parameters) * width <= COALESCE_BYTES
@@ -128,6 +132,9 @@ class Zero3Engine:
     def logits(self, batch: Batch, *, own: bool = False) -> torch.Tensor:
         return self._look(batch, "own_logits" if own else "logits")
 
+    def model(self) -> nn.Module:
+        return self._loss.model
+
     def use_own_forward(self) -> None:
         self._loss.alone = False
 
@@ -140,6 +147,26 @@ class Zero3Engine:
 
     def parameters(self) -> tuple[tuple[Parameter, ...], dict[str, str]]:
         return catalogue(self._loss.model)
+
+    def owned(self) -> Iterator[tuple[str, int, int]]:
+        return ((name, start, length) for name, _, start, length in self._owned())
+
+    def channel(self) -> Gather:
+        group = dist.new_group(backend="gloo", timeout=self._patience)
+
+        def gather(value: Any) -> list[Any]:
+            found: list[Any] = [None] * self.world.size
+            try:
+                dist.all_gather_object(found, value, group=group)
+            except RuntimeError as error:  # a rank has gone, or does not answer in time
+                raise ClusterError(
+                    "the ranks lost each other while a checkpoint was published", found=str(error).splitlines()[0],
+                    expected=f"an answer within checkpoint.timeout_s = {self._patience.total_seconds():.0f} s",
+                    mend="the run goes on from the checkpoint before when it is started again",
+                ) from error  # fmt: skip
+            return found
+
+        return gather
 
     def local_slices(self) -> Iterator[Slice]:
         self._ensure_state()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ecellm.checkpoint.layout import Position, step_folder
-from ecellm.checkpoint.restore import SliceReader, newest, read_manifest
+from ecellm.checkpoint.restore import read_manifest, read_newest
 from ecellm.checkpoint.save import Head, save
 from ecellm.records import World
 from ecellm.storage.local import LocalStorage
@@ -47,9 +47,12 @@ def load_and_go_on(world: World, out: str, kind: str) -> list[float]:
     storage, engine = LocalStorage(out), toy_engine(kind, toy_run(), world)
     # Steps before the load: what they gathered, moved and counted must not show after it.
     train(engine, 0, 1)
-    manifest = newest(storage, world, engine.gather, print)
-    assert manifest is not None
-    engine.load_slices(SliceReader(storage, step_folder(SAVED), manifest), manifest.step)
+    found = read_newest(
+        storage, list(engine.owned()), fits=lambda manifest: None, world=world, gather=engine.gather, say=print
+    )  # fmt: skip
+    assert found is not None
+    manifest, held = found
+    engine.load_slices(lambda name, kind, start, length: held[name, kind], manifest.step)
     return train(engine, SAVED, END)
 
 
