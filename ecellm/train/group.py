@@ -44,17 +44,34 @@ def train_in_groups(run: Run, stop: threading.Event) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ecellm-ray-") as private, ray_session(run, cpus=cpus):
         import ray
 
-        board: Any = ray.remote(num_cpus=0)(Board).remote()
-        with progress() as shown:
-            display = Display(shown)
-            while True:
-                snapshot = _one_group(run, board, private, stop, display)
-                if not snapshot.moved:
-                    break
-        failure = ray.get(board.failure.remote())
-        if failure is not None:
-            raise failure
+        try:
+            snapshot = _groups(run, private, stop)
+        except ray.exceptions.RayError as error:
+            raise ClusterError(
+                "Ray has lost what this process had in it", found=_line(error), expected="a cluster that stays up",
+                mend="look at the head node, then run the same command to go on from the newest checkpoint",
+            ) from error  # fmt: skip
     return {"attempts": snapshot.attempt, "workers": snapshot.workers, "resumed": list(snapshot.resumed)}
+
+
+def _groups(run: Run, private: str, stop: threading.Event) -> Snapshot:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # The board lives where the driver lives: on a worker's node it would go with that node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0)(Board)
+    board = actor.options(scheduling_strategy=here).remote()
+    with progress() as shown:
+        display = Display(shown)
+        while True:
+            snapshot = _one_group(run, board, private, stop, display)
+            if not snapshot.moved:
+                break
+    failure = ray.get(board.failure.remote())
+    if failure is not None:
+        raise failure
+    return snapshot
 
 
 def _one_group(run: Run, board: Any, private: str, stop: threading.Event, display: Display) -> Snapshot:

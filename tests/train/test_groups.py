@@ -27,6 +27,8 @@ from tests.data.made import make_row, make_run, put_rows
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 SAVED = 25
+TOKEN = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
+"""Ray keeps the first token that a process showed it."""
 
 
 def make(out: Path, epochs: int, **train_settings: Any) -> Run:
@@ -41,7 +43,7 @@ def make(out: Path, epochs: int, **train_settings: Any) -> Run:
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without places and two nodes with one each."""
     for name, value in {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5",
         "RAY_health_check_initial_delay_ms": "0", "OMP_NUM_THREADS": "1",
     }.items():  # fmt: skip
@@ -158,9 +160,8 @@ def test_a_node_that_will_be_taken_away_costs_no_step_and_a_new_one_is_used(
     assert going.facts["resumed"][0] == last_of_first
     wanted = losses_of_a_quiet_run(run, tmp_path)
     assert [line["loss"] for line in lines] == pytest.approx(wanted, rel=1e-3)
-    assert [line["loss"] for line in lines[: last_of_first + 20]] == pytest.approx(
-        wanted[: last_of_first + 20], rel=1e-5
-    )
+    soon = last_of_first + 20
+    assert [line["loss"] for line in lines[:soon]] == pytest.approx(wanted[:soon], rel=1e-5)
 
 
 def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(
