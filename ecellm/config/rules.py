@@ -108,12 +108,12 @@ def engine_fits(run: Run) -> Iterator[Fault]:
 
 
 def attention_fits(run: Run) -> Iterator[Fault]:
-    """Flash attention needs a GPU and 16-bit numbers."""
-    if not run.model.attention.startswith("flash"):
+    """Flash attention needs a GPU and 16-bit numbers; flex attention has no backward pass on CPUs."""
+    if not run.model.attention.startswith("fl"):
         return
     if run.cluster.gpus_per_worker == 0:
         yield Fault("model.attention", f"{run.model.attention} without GPUs", "auto, or cluster.gpus_per_worker = 1")
-    if run.model.dtype == "float32":
+    if run.model.attention.startswith("flash") and run.model.dtype == "float32":
         yield Fault("model.attention", f"{run.model.attention} with float32", "auto, or model.dtype = 'bfloat16'")
 
 

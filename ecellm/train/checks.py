@@ -7,6 +7,7 @@ anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -92,9 +93,9 @@ def leak(engine: Engine, vocabulary: int, pad_id: int) -> str:
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Largest difference of two tensors, beside their largest value (or 1)."""
-    scale = max(1.0, float(one.abs().max()))
-    return float((one.float() - other.float()).abs().max()) / scale
+    """Largest difference of two tensors, beside their largest value (or 1); infinite where a number is not finite."""
+    apart = float((one.float() - other.float()).abs().max())
+    return apart / max(1.0, float(one.abs().max())) if math.isfinite(apart) else math.inf
 
 
 def _tolerance(logits: torch.Tensor) -> float:

@@ -92,4 +92,8 @@ def memory_bytes(device: torch.device) -> int:
     """Most memory that this process had: on the GPU, or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # not Linux; there the figure may be that of whoever started this process
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

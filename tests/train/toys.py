@@ -90,10 +90,12 @@ def toy_batches(tokens: ToyTokens, numbers: np.ndarray, world: World, layout: La
     return layout.micro_steps(tokens, numbers, world, dealt, layout.weights(tokens, numbers))
 
 
-def toy_engine(kind: str, run: Run, world: World, *, t5: bool = False, attention: str = "sdpa_varlen") -> Engine:
+def toy_engine(
+    kind: str, run: Run, world: World, *, t5: bool = False, attention: str = "sdpa_varlen", tied: bool = True
+) -> Engine:
     """A fresh engine around a toy model with fixed weights."""
     register()
-    module = toy_t5() if t5 else toy_llama()
+    module = toy_t5(tied=tied) if t5 else toy_llama(tied=tied)
     if not t5:
         module.set_attn_implementation(attention)
     if kind == "plain":
