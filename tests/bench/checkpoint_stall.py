@@ -85,7 +85,13 @@ def s3_behind_proxy(latency: float = 0.0) -> Iterator[tuple[str, Proxy]]:
     """An empty prefix on an S3 server in another process, and the proxy before it."""
     import boto3
 
-    server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert server.stdout is not None
     proxy = Proxy(("127.0.0.1", int(server.stdout.readline())), latency=latency)
     before = dict(os.environ)
