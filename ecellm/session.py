@@ -49,8 +49,7 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
     folder = "" if address else tempfile.mkdtemp(prefix="ec", dir="/tmp")
     try:
         try:
-            with _without_level_line():
-                _connect(address, folder, cpus, run)
+            _connect(address, folder, cpus, run)
         except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise _unreachable(address, error) from error
         # Ray prints a page about every lost worker on standard output, which is for data; stages tell of it themselves.
@@ -143,9 +142,16 @@ def _authenticate() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
+def quiet_init(**words: Any) -> None:
+    """`ray.init` without its talk. For the tools of clusters; stages use `ray_session`."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
+    with _without_level_line():
+        ray.init(logging_level=logging.WARNING, log_to_driver=False, **words)
+
+
+def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     # Workers speak to people through the driver (a board, answers, errors); the rest stays in Ray's own log files.
     environment: dict[str, Any] = {
         "env_vars": worker_environment(run), "worker_process_setup_hook": "ecellm.session.quieten",
@@ -153,17 +159,12 @@ def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     if address:
         # Another machine has its own copy of the code, in its own place.
         environment["env_vars"].pop("PYTHONPATH")
-        ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING, log_to_driver=False)
+        quiet_init(address=address, runtime_env=environment)
         return
-    ray.init(
-        num_cpus=cpus,
-        runtime_env=environment,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
+    quiet_init(
+        num_cpus=cpus, runtime_env=environment, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,
-        logging_level=logging.WARNING,
-        log_to_driver=False,
-    )
+    )  # fmt: skip
 
 
 def _unreachable(address: str, error: Exception) -> ClusterError:
