@@ -12,6 +12,7 @@ import datetime
 import errno
 import os
 import signal
+import sys
 import tempfile
 import traceback
 from types import FrameType
@@ -72,6 +73,13 @@ def exit_code_of(trouble: BaseException) -> int:
         f"{cause}\n  traceback {_traceback_file(trouble)}\n  mend      send that file with a report, please",
     )
     return 1
+
+
+def tell_code(code: object) -> None:
+    """Say the exit code as the last line where whoever started us hears no other (`ecellm submit`)."""
+    if os.environ.get("ECELLM_TELL_EXIT"):
+        sys.stderr.write(f"ecellm: exit code {code if isinstance(code, int) else 0 if code is None else 1}\n")
+        sys.stderr.flush()
 
 
 def ours(trouble: BaseException) -> EcellmError | None:

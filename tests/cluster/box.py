@@ -119,7 +119,9 @@ class SlurmBox:
 
     def within(self, node: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside a node, outside any job."""
-        inner = subprocess.run(["pgrep", "-P", str(self._daemons[node].pid)], capture_output=True, text=True, check=True)
+        inner = subprocess.run(
+            ["pgrep", "-P", str(self._daemons[node].pid)], capture_output=True, text=True, check=True
+        )
         enter = ["nsenter", "-t", inner.stdout.split()[0], "--net", "--mount", "--uts", "--ipc", "--pid"]
         return subprocess.run([*enter, *words], capture_output=True, text=True, check=False, env=self.env)
 
@@ -127,7 +129,9 @@ class SlurmBox:
         """Nodes that Slurm can use now."""
         said = self.run("sinfo", "-hN", "-o", "%N %T").stdout
         good = ("idle", "mixed", "allocated", "completing")
-        return {line.split()[0] for line in said.splitlines() if line.split()[1].rstrip("*") in good and "*" not in line}
+        return {
+            line.split()[0] for line in said.splitlines() if line.split()[1].rstrip("*") in good and "*" not in line
+        }
 
     def run(self, *words: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         """A Slurm command as a user gives it."""

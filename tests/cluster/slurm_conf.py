@@ -48,7 +48,9 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         "epilog": EPILOG,
     }
     if box.gpus:
-        files["gres.conf"] = f"Name=gpu File={at}/gpu[0-{box.gpus - 1}]\n" if box.gpus > 1 else f"Name=gpu File={at}/gpu0\n"
+        files["gres.conf"] = (
+            f"Name=gpu File={at}/gpu[0-{box.gpus - 1}]\n" if box.gpus > 1 else f"Name=gpu File={at}/gpu0\n"
+        )
     return files
 
 
