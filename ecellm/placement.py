@@ -1,8 +1,8 @@
-"""Where on a cluster a stage may run: nodes by label, a market for which there is room, a deadline. Ray behind one door.
+"""Where on a cluster a stage may run: nodes by label, a market for which there is room, a deadline.
 
-It reserves nothing for long: room is asked for as a placement group, which makes an autoscaler add nodes, and is given
-back as soon as it is there. The one decision: the way from spot to on-demand nodes is ours. Ray's autoscaler scores a type
-of node down only where a launch times out, and EC2 refuses at once, so by itself it would ask for spot nodes for ever.
+It reserves nothing for long: room is asked for as a placement group, which makes an autoscaler add nodes, and given
+back as soon as it is there. The one decision: the way from spot to on-demand nodes is ours. Ray's autoscaler scores a
+type of node down only where a launch times out, and EC2 refuses at once, so by itself it would ask for spot for ever.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _room(need: dict[str, float], selector: dict[str, str], workers: int, second
 def _nowhere(run: Run, role: Role, tried: Sequence[dict[str, str]], workers: int) -> ClusterError:
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    every: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node for node in every if node["Alive"]]
     there = {kind: sum(node["Resources"].get(kind, 0) for node in alive) for kind in ("CPU", "GPU")}
     wanted = " or ".join(",".join(f"{key}={value}" for key, value in one.items()) or "any label" for one in tried)
     cluster = run.cluster

@@ -59,9 +59,14 @@ def submit(
         return
     stop = threading.Event()
     _on_signals(stop, name)
-    code = follow(client, name, job, stop, lambda text: sys.stderr.write(text))
+    code = follow(client, name, job, stop, _show)
     if code:
         raise typer.Exit(code)
+
+
+def _show(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def _on_signals(stop: threading.Event, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What surrounds a run on many machines: nodes that are checked, a Ray that is ready, notices that are heard, jobs sent.
+"""What surrounds a run on many machines: nodes checked, a Ray made ready, notices heard, jobs sent.
 
 Nothing here knows of models or data; stages do not import it.
 """

@@ -198,8 +198,9 @@ def _gpus(nodes: Sequence[Node], canary: Canary) -> Iterator[EcellmError]:
         if node.gpus_seen is not None and node.gpus_seen < node.gpus:
             yield ClusterError(
                 f"node {node.name} shows {node.gpus_seen} of its {node.gpus} GPUs",
-                expected="as many as Slurm granted", mend=f"have {node.name} drained, and submit with --exclude={node.name}",
-            )  # fmt: skip
+                expected="as many as Slurm granted",
+                mend=f"have {node.name} drained, and submit with --exclude={node.name}",
+            )
 
 
 def _first(faults: list[EcellmError]) -> EcellmError:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -25,6 +27,8 @@ from ecellm.cluster.ports import BLOCKS, block_base, fixed_ports
 from ecellm.provenance import versions
 from ecellm.storage.open import open_storage
 
+SIOCGIFADDR = 0x8915
+"""Linux: the IPv4 address of an interface (netdevice(7))."""
 CANARY_S = 20.0
 """Longest wait for the file, in seconds: a network file system may show it late."""
 
@@ -83,10 +87,10 @@ def own_address(peer: str, interface: str = "") -> str:
     Empty where the interface has none; `bringup` tells of it.
     """
     if interface:
-        import psutil
-
-        found = [a.address for a in psutil.net_if_addrs().get(interface, ()) if a.family == socket.AF_INET]
-        return found[0] if found else ""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+            return socket.inet_ntoa(found[20:24])
+        return ""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))  # nothing is sent
         address = str(probe.getsockname()[0])

@@ -30,7 +30,8 @@ def wait_ready(address: str, *, nodes: int, cpus: int, gpus: int, seconds: float
     quiet_init(address=address)
     try:
         while True:
-            alive = [node for node in ray.nodes() if node["Alive"]]
+            every: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+            alive = [node for node in every if node["Alive"]]
             have = {kind: sum(node["Resources"].get(kind, 0) for node in alive) for kind in ("CPU", "GPU")}
             if len(alive) >= nodes and have["CPU"] >= cpus and have["GPU"] >= gpus:
                 return

@@ -105,8 +105,8 @@ def connect(address: str) -> Any:
         text = (str(trouble).strip().splitlines() or [type(trouble).__name__])[0]
         refused = any(word in str(trouble) for word in ("401", "403", "nauthor", "uthentication"))
         raise ClusterError(
-            f"the job server at {address} " + ("refuses this token" if refused else "does not answer"), found=text[:300],
-            expected="a Ray head with its dashboard on",
+            f"the job server at {address} " + ("refuses this token" if refused else "does not answer"),
+            found=text[:300], expected="a Ray head with its dashboard on",
             mend="set RAY_AUTH_TOKEN to the cluster's" if refused else "check the address, the tunnel and the firewall",
         ) from trouble  # fmt: skip
 
@@ -143,7 +143,8 @@ def submit(client: Any, job: Job, run: Run) -> tuple[str, bool]:
         text = str(trouble).strip().splitlines()
         told = [line for line in text if "exceeded" in line or "Error" in line] or text or [type(trouble).__name__]
         raise ClusterError(
-            "Ray does not take the job", found=told[-1].strip()[:300], expected="an upload under 100 MiB and a head with room",
+            "Ray does not take the job", found=told[-1].strip()[:300],
+            expected="an upload under 100 MiB and a head with room",
             mend="name what is large and not needed in .rayignore",
         ) from trouble  # fmt: skip
     return name, False

@@ -69,7 +69,8 @@ def node_id(address: str) -> str:
     except (ConnectionError, OSError, RuntimeError, ValueError) as trouble:
         raise ClusterError(
             "no Ray node runs on this machine", found=(str(trouble).strip().splitlines() or [""])[0],
-            expected="a node that `ray start` has joined", mend="start the watch after Ray, with the cluster's RAY_AUTH_TOKEN",
+            expected="a node that `ray start` has joined",
+            mend="start the watch after Ray, with the cluster's RAY_AUTH_TOKEN",
         ) from trouble  # fmt: skip
     return found
 

@@ -250,10 +250,15 @@ def main() -> None:
     for name, default in (("nodes", 2), ("cpus", 2), ("gpus", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ecbox-") as folder:
-        with SlurmBox(Path(folder), nodes=asked.nodes, cpus=asked.cpus, gpus=asked.gpus) as box:
-            print(f"export SLURM_CONF={box.env['SLURM_CONF']}   # nodes {' '.join(box.nodes)}; Ctrl-C ends them")
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    with (
+        tempfile.TemporaryDirectory(prefix="ecbox-") as folder,
+        SlurmBox(Path(folder), nodes=asked.nodes, cpus=asked.cpus, gpus=asked.gpus) as box,
+    ):
+        print(
+            f"export SLURM_CONF={box.env['SLURM_CONF']}   # nodes {' '.join(box.nodes)}; Ctrl-C ends them", flush=True
+        )
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,14 +65,10 @@ exit 0
 
 
 def _host() -> str:
-    import os
-
     return os.uname().nodename.partition(".")[0]
 
 
 def _memory_mib() -> int:
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
 
 
