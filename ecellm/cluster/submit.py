@@ -8,6 +8,7 @@ otherwise; it is told how long a checkpoint takes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -29,6 +30,8 @@ TELL = "ECELLM_TELL_EXIT"
 LOCK = "ECELLM_LOCK"
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0
+_AGENT_S = 90.0
+"""Wait for the head's own agent to come up, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,9 @@ def connect(address: str) -> Any:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.job_submission import JobSubmissionClient
 
+    for noisy in ("ray._private.runtime_env", "ray.dashboard"):  # every file that says what stays behind, thrice
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", ".git,.venv,__pycache__")
     try:
         return JobSubmissionClient(address)
     except Exception as trouble:  # Ray raises whatever its HTTP library does
@@ -134,20 +140,28 @@ def submit(client: Any, job: Job, run: Run) -> tuple[str, bool]:
             mend=f"wait for it, or: ray job stop {other.submission_id}",
         )  # fmt: skip
     name = f"{run.name}-{job.stage}-{uuid.uuid4().hex[:8]}"
-    try:
-        client.submit_job(
-            entrypoint=entrypoint, submission_id=name, runtime_env=environment,
-            metadata={"ecellm_out": out, "ecellm_stage": job.stage, "ecellm_run": run.name},
-        )  # fmt: skip
-    except Exception as trouble:
-        text = str(trouble).strip().splitlines()
-        told = [line for line in text if "exceeded" in line or "Error" in line] or text or [type(trouble).__name__]
-        raise ClusterError(
-            "Ray does not take the job", found=told[-1].strip()[:300],
-            expected="an upload under 100 MiB and a head with room",
-            mend="name what is large and not needed in .rayignore",
-        ) from trouble  # fmt: skip
-    return name, False
+    metadata = {"ecellm_out": out, "ecellm_stage": job.stage, "ecellm_run": run.name}
+    deadline = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            client.submit_job(
+                entrypoint=entrypoint, submission_id=name, runtime_env=environment, metadata=metadata
+            )  # fmt: skip
+            return name, False
+        except Exception as trouble:  # Ray raises RuntimeError for all of it
+            if "No available agent" not in str(trouble) or time.monotonic() > deadline:
+                raise _not_taken(trouble) from trouble
+            time.sleep(_POLL_S)  # a head that has just started has no agent yet
+
+
+def _not_taken(trouble: Exception) -> ClusterError:
+    text = str(trouble).strip().splitlines()
+    told = [line for line in text if "exceeded" in line or "Error" in line] or text or [type(trouble).__name__]
+    return ClusterError(
+        "Ray does not take the job", found=told[-1].strip()[:300],
+        expected="an upload under 100 MiB and a head with room",
+        mend="name what is large and not needed in .rayignore",
+    )  # fmt: skip
 
 
 def follow(client: Any, job_id: str, job: Job, stop: threading.Event, show: Callable[[str], None]) -> int:

@@ -255,9 +255,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="ecbox-") as folder,
         SlurmBox(Path(folder), nodes=asked.nodes, cpus=asked.cpus, gpus=asked.gpus) as box,
     ):
-        print(
-            f"export SLURM_CONF={box.env['SLURM_CONF']}   # nodes {' '.join(box.nodes)}; Ctrl-C ends them", flush=True
-        )
+        print(f"export SLURM_CONF={box.env['SLURM_CONF']}   # nodes {' '.join(box.nodes)}; end: Ctrl-C", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
