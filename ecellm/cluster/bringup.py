@@ -206,8 +206,8 @@ def _gpus(nodes: Sequence[Node], canary: Canary) -> Iterator[EcellmError]:
 def _first(faults: list[EcellmError]) -> EcellmError:
     """The first fault; the others are told below it."""
     first = faults[0]
-    also = "; ".join(fault.what for fault in faults[1:])
-    found = "; also: ".join(part for part in (first.found, also) if part)
+    also = [f"also: {'; '.join(fault.what for fault in faults[1:])}"] if faults[1:] else []
+    found = "; ".join([first.found, *also] if first.found else also)
     return type(first)(first.what, found=found, expected=first.expected, mend=first.mend)
 
 

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,14 @@ class Job:
                 f"{self.run_file} lies outside {folder}", expected="a run file that travels with the job",
                 mend="copy it into the folder, as jobs/runs/, or give --working-dir",
             )  # fmt: skip
-        return path.relative_to(folder).as_posix()
+        inside = path.relative_to(folder)
+        stays = [name for name in (".gitignore", ".rayignore") if _ignored(folder / name, inside)]
+        if stays:
+            raise ConfigError(
+                f"{self.run_file} does not travel: {stays[0]} leaves it out", expected="a run file that is not ignored",
+                mend="keep it in jobs/runs/",
+            )  # fmt: skip
+        return inside.as_posix()
 
     def runtime_env(self) -> dict[str, Any]:
         """Ray's runtime environment. What travels is small: .gitignore and .rayignore say what stays."""
@@ -85,6 +93,20 @@ class Job:
         if self.install:
             said["pip"] = runtime_pip(self.folder)
         return said
+
+
+def _ignored(patterns: Path, inside: Path) -> bool:
+    """Whether a line of an ignore file names the path or a folder above it."""
+    if not patterns.exists():
+        return False
+    above = [inside, *inside.parents][:-1]
+    for line in patterns.read_text(encoding="utf-8").splitlines():
+        pattern = line.strip().rstrip("/")
+        if pattern and pattern[0] not in "#!":
+            whole = pattern.lstrip("/")
+            if any(fnmatch(str(one), whole) or ("/" not in pattern and fnmatch(one.name, whole)) for one in above):
+                return True
+    return False
 
 
 def connect(address: str) -> Any:
@@ -102,8 +124,8 @@ def connect(address: str) -> Any:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.job_submission import JobSubmissionClient
 
-    for noisy in ("ray._private.runtime_env", "ray.dashboard"):  # every file that says what stays behind, thrice
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in [name for name in logging.root.manager.loggerDict if name.startswith("ray.")]:
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # they tell of every file that says what stays behind
     os.environ.setdefault("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", ".git,.venv,__pycache__")
     try:
         return JobSubmissionClient(address)

@@ -50,6 +50,7 @@ class Head:
             f"--node-ip-address={IP}", f"--num-cpus={cpus}", f"--ray-client-server-port={free_port()}",
             f"--include-dashboard={str(dashboard).lower()}", "--dashboard-host=127.0.0.1",
             f"--dashboard-port={self.dashboard}", "--object-store-memory=100000000", f"--temp-dir={self.folder}/r",
+            f"--dashboard-agent-listen-port={free_port()}",  # the default is another Ray's on a machine with two
             "--disable-usage-stats", *options,
         ]  # fmt: skip
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an entrypoint's `python` comes from it
