@@ -101,7 +101,7 @@ def rank_main(task: dict[str, Any]) -> None:
                 [(row[:1], row[1:]) for row in ids], [(0.0, weight)] * samples, pad_id=0, encoder_decoder=False,
                 pieces=pieces,
             )  # fmt: skip
-            engine.forward_backward([batch])
+            engine.forward_backward([batch, batch])
             engine.step(1e-4)
         trained = sum(parameter.numel for parameter in engine.parameters()[0])
         peak = memory("VmHWM") - before
