@@ -50,7 +50,7 @@ def submit(
         stop_s=stop_wait or stop_seconds(run), start_s=start_wait, environment=_pairs(env or []), install=install,
         any_versions=any_versions,
     )  # fmt: skip
-    job.runtime_env()  # its faults come before any connection
+    job.runtime_env(), job.entrypoint  # their faults come before any connection
     client = connect(address)
     name, there = send(client, job, run)
     note(f"job {name} {'runs already' if there else 'is sent'}; it has {job.stop_s} s to save when it is stopped")

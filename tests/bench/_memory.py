@@ -40,7 +40,9 @@ def measure(shape: dict[str, Any], *, ranks: int, samples: int, length: int, lor
     }  # fmt: skip
     words = [sys.executable, "-m", "tests.bench._memory", task]
     processes = [
-        subprocess.Popen(words, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            words, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+        )
         for rank in range(ranks)
     ]
     said = [one.communicate()[0] for one in processes]
@@ -69,8 +71,8 @@ def rank_main(task: dict[str, Any]) -> None:
     from ecellm.config.schema import Lora, Model, Run, Train
     from ecellm.data.batch import collate
     from ecellm.records import World
-    from ecellm.train.loss import piece_tokens
     from ecellm.train.lora import add_adapters
+    from ecellm.train.loss import piece_tokens
     from ecellm.train.zero3 import Zero3Engine
 
     torch.set_num_threads(1)

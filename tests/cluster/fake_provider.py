@@ -45,6 +45,7 @@ class Provider(FakeMultiNodeProvider):
                 raise NodeLaunchException("InsufficientInstanceCapacity", f"no {kind} to be had", None)
             name = self._next_hex_node_id()
             address = f"127.0.1.{self._next_node_id}"
+            self._note(created=kind, address=address)
             self._nodes[name] = {
                 "node": self._raylet(name, kind, address, dict(resources), labels),
                 "tags": {
@@ -52,7 +53,6 @@ class Provider(FakeMultiNodeProvider):
                     TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE, **tags,
                 },
             }  # fmt: skip
-            self._note(created=kind, address=address)
 
     def _raylet(self, name: str, kind: str, address: str, resources: dict[str, Any], labels: dict[str, str]) -> Node:
         amounts = {key: resources.pop(key, 0) for key in ("CPU", "GPU")}

@@ -53,7 +53,9 @@ class Head:
             f"--dashboard-agent-listen-port={free_port()}",  # the default is another Ray's on a machine with two
             "--disable-usage-stats", *options,
         ]  # fmt: skip
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an entrypoint's `python` comes from it
+        path = (
+            f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an entrypoint's `python` comes from it
+        )
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         self.environment = kept | {"PATH": path, **environment}
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,7 +84,9 @@ class Head:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         # Fake nodes outlive their head by a minute: ours are the processes that name our own folder.
-        left = [one for one in psutil.process_iter(["cmdline"]) if str(self.folder) in " ".join(one.info["cmdline"] or ())]
+        left = [
+            one for one in psutil.process_iter(["cmdline"]) if str(self.folder) in " ".join(one.info["cmdline"] or ())
+        ]
         left += [child for one in left for child in one.children(recursive=True)]
         for one in left:
             try:

@@ -95,7 +95,12 @@ def test_workers_fill_the_allocation(tmp_path: Path) -> None:
     [
         ({}, {"gpus_per_worker": 1}, set(), "the run wants GPUs"),
         ({}, {"cpus_per_worker": 16}, set(), "1 workers with 16 CPUs each do not fit on n1"),
-        ({"gpus": 8, "cpus": 8}, {"cpus_per_worker": 8}, set(), "8 workers with 8 CPUs and a GPU each do not fit on n1"),
+        (
+            {"gpus": 8, "cpus": 8},
+            {"cpus_per_worker": 8},
+            set(),
+            "8 workers with 8 CPUs and a GPU each do not fit on n1",
+        ),
         ({}, {"workers": 99}, {"cluster.workers"}, "99 workers .* do not fit on all nodes together"),
     ],
 )

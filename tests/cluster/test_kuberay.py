@@ -72,7 +72,9 @@ def test_the_rules_refuse_what_only_the_operator_knows(path: str, value: Any, ca
 
 def test_every_manifest_runs_as_an_ordinary_user_with_a_token_and_the_locked_ray() -> None:
     locked = next(
-        line.partition("==")[2] for line in (TOP / "constraints.txt").read_text().splitlines() if line.startswith("ray==")
+        line.partition("==")[2]
+        for line in (TOP / "constraints.txt").read_text().splitlines()
+        if line.startswith("ray==")
     )
     for path in MANIFESTS:
         cluster = load(path)["spec"]

@@ -165,7 +165,9 @@ def test_the_bucket_takes_encryption_and_life_cycle(aws: str) -> None:
 
 def test_the_workers_policy_allows_the_prefix_and_nothing_else() -> None:
     """Every S3 call that our storage makes, on the prefix and beside it, through a reading of the policy."""
-    policy = json.loads((TOP / "cluster/aws/worker-policy.json").read_text().replace("BUCKET", "b").replace("PREFIX", "p"))
+    policy = json.loads(
+        (TOP / "cluster/aws/worker-policy.json").read_text().replace("BUCKET", "b").replace("PREFIX", "p")
+    )
     calls = ("GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload")
     for call in calls:
         assert allowed(policy, f"s3:{call}", "arn:aws:s3:::b/p/run/x")
@@ -207,6 +209,8 @@ def test_the_image_is_of_the_locked_versions_and_no_root() -> None:
         assert (TOP / path).exists(), path
 
 
-@pytest.mark.parametrize("path", sorted([*TOP.glob("slurm/*.sh"), *TOP.glob("slurm/*.sbatch")]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted([*TOP.glob("slurm/*.sh"), *TOP.glob("slurm/*.sbatch")]), ids=lambda path: path.name
+)
 def test_bash_reads_each_script(path: Path) -> None:
     subprocess.run(["bash", "-n", str(path)], check=True)

@@ -94,5 +94,7 @@ def test_a_run_over_two_nodes_is_stopped_requeued_and_ends_whole(box: SlurmBox, 
     assert (out / "scores.json").exists()
     assert (out / "report.html").exists()
     for node in box.nodes:
-        left = box.within(node, "bash", "-c", "ls -d /tmp/ec[0-9]* /tmp/ecellm-0-* 2>/dev/null; pgrep -fc raylet/raylet").stdout
+        left = box.within(
+            node, "bash", "-c", "ls -d /tmp/ec[0-9]* /tmp/ecellm-0-* 2>/dev/null; pgrep -fc raylet/raylet"
+        ).stdout
         assert left.strip() == "0", f"{node}: {left}"
