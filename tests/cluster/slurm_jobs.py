@@ -45,7 +45,9 @@ heads = 2
 vocab = 512
 
 [train]
+epochs = 1000
 max_steps = 40
+evaluate_every = 100
 batch_size = 8
 micro_batch_size = 2
 learning_rate = 1e-3
