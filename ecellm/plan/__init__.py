@@ -1,7 +1,7 @@
 """What a training run will need, before anything is spent: memory per GPU, steps, time, cost, checkpoint bytes.
 
-Not a promise: every figure is an estimate from shapes, and the output says what was assumed. What cannot be known before
-(how much of the peak a run reaches, what an hour costs) is a range.
+Not a promise: every figure is an estimate from shapes, and the output says what was assumed. What cannot be known
+before (how much of the peak a run reaches, what an hour costs) is a range.
 """
 
 from __future__ import annotations

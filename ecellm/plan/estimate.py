@@ -1,7 +1,7 @@
 """A run and a number of GPUs to a Plan. Pure arithmetic.
 
-Operations of a step: 6 x parameters x tokens (Kaplan et al. 2020), 8 with gradient checkpointing (one more forward pass);
-adapters alone save the gradient of the frozen weights, a third of the backward pass.
+Operations of a step: 6 x parameters x tokens (Kaplan et al. 2020), 8 with gradient checkpointing (one more forward
+pass); adapters alone save the gradient of the frozen weights, a third of the backward pass.
 """
 
 from __future__ import annotations

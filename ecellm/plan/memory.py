@@ -1,7 +1,7 @@
 """Memory of one rank of a ZeRO-3 training, term by term, from shapes alone.
 
-The one decision: the terms are what the code of `train` really holds, not a rule of thumb, so that the same formulas give
-CPU ranks in fp32 (measured by a benchmark) and GPUs in bf16 (compared with published runs). Sources:
+The one decision: the terms are what the code of `train` really holds, not a rule of thumb, so that the same formulas
+give CPU ranks in fp32 (measured by a benchmark) and GPUs in bf16 (compared with published runs). Sources:
   state: 16 bytes a parameter over all ranks in mixed precision, weights and gradients in `width` bytes, fp32 master and
     two moments in 12 (Rajbhandari et al. 2020, ZeRO, section 3.1);
   activations: what autograd keeps of a block, tensor by tensor (the method of Korthikanti et al. 2022, Reducing

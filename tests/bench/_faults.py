@@ -1,4 +1,4 @@
-"""The faults that `bring_up_faults` injects into real Slurm jobs: how each is made, and what an honest job would say."""
+"""The faults that `bring_up_faults` injects into real Slurm jobs: how each is made, and what an honest job says."""
 
 from __future__ import annotations
 
@@ -53,9 +53,8 @@ class Place:
 
     def listen(self, node: str, ports: list[int]) -> None:
         """Have something listen on a node's ports."""
-        inner = subprocess.run(["pgrep", "-P", str(self.box._daemons[node].pid)], capture_output=True, text=True, check=True)
-        enter = ["nsenter", "-t", inner.stdout.split()[0], "--net", "--pid"]
-        held = subprocess.Popen([*enter, sys.executable, "-c", LISTEN, *map(str, ports)], stdout=subprocess.PIPE)
+        words = [*self.box.enter(node), sys.executable, "-c", LISTEN, *map(str, ports)]
+        held = subprocess.Popen(words, stdout=subprocess.PIPE)
         assert held.stdout is not None
         held.stdout.readline()
         self.undo += [held.kill, held.wait]
@@ -69,7 +68,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `words` and `env` go to sbatch; `during` acts on the job that runs; `code` and `cause` are expected."""
+    """One fault: what goes to sbatch, what is done to the job that runs, and the code and cause that are right."""
 
     name: str
     code: int
@@ -134,17 +133,17 @@ BEFORE = (
     Fault("no such run file", 2, "no such run file", words=lambda p: ["RUN:/no/run.toml"]),
     Fault("run file that is no TOML", 2, "not TOML", words=lambda p: [f"RUN:{_written(p, 'name = ')}"]),
     Fault("run file with an unknown key", 2, "unknown key", words=lambda p: [f"RUN:{_changed(p, 'epochz = 3')}"]),
-    Fault("batch that does not divide among the workers", 2, "train.batch_size", words=lambda p: ["--train.batch_size=7"]),
+    Fault("batch that does not divide", 2, "train.batch_size", words=lambda p: ["--train.batch_size=7"]),
     Fault("GPUs wanted, none granted", 2, "the run wants GPUs", words=lambda p: ["--cluster.gpus_per_worker=1"]),
-    Fault("more workers than CPUs", 2, "99 workers", words=lambda p: ["--cluster.workers=99", "--train.batch_size=198"]),
+    Fault("more workers than CPUs", 2, "99 workers", words=lambda p: ["--cluster.workers=99"]),
     Fault("OUT cannot be written", 4, "/proc/nowhere", words=lambda p: ["--out=/proc/nowhere"]),
-    Fault("OUT is not shared by the nodes", 4, "node n2.*does not see", words=lambda p: [f"--out=/tmp/own-{p.folder.name}"]),
+    Fault("OUT is not shared by the nodes", 4, "node n2.*does not see", words=lambda p: ["--out=/tmp/own"]),
     Fault("no S3 endpoint", 4, "S3 does not answer", words=lambda p: ["--out=s3://bucket/x", "--storage.attempts=1"],
           env=lambda p: {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x",
                          "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}),
     Fault("no S3 credentials", 4, "cannot write", words=lambda p: ["--out=s3://bucket/x"],
           env=lambda p: {"AWS_DEFAULT_REGION": "us-east-1", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}),
-    Fault("full /tmp on the head", 5, "no room in its temporary folder|n1 has 0 MiB", words=_bare, env=lambda p: _fill(p, "n1")),
+    Fault("full /tmp on the head", 5, "no room in its temporary|n1 has 0 MiB", words=_bare, env=lambda p: _fill(p, "n1")),
     Fault("full /tmp on a worker", 5, "node n2 has 0 MiB", words=_bare, env=lambda p: _fill(p, "n2")),
     Fault("wrong network interface", 5, "no such network interface", words=_bare, symmetric=False,
           env=lambda p: {"ECELLM_INTERFACE": "ib9"}),
@@ -172,8 +171,8 @@ RUNNING = (
     Fault("token and address of another Ray in the environment", 0, "train is done", words=lambda p: [p.out()],
           env=lambda p: {"RAY_AUTH_TOKEN": "another", "RAY_ADDRESS": "10.0.0.9:6379"}),
     Fault("worker dies at a step, none may be replaced", 5, "training failed in attempt 1 at step",
-          words=lambda p: [p.out(), "--train.rehearse_failure_at=20", "--cluster.max_failures=0", "--checkpoint.every=10",
-                           "--train.rehearse_failure_at=20"]),
+          words=lambda p: [p.out(), *LONG, "--cluster.max_failures=0"],
+          during=kill_matching("[r]ay::.*TrainWorker", "n2")),
     Fault("worker dies at a step", 0, "train is done",
           words=lambda p: [p.out(), "--train.rehearse_failure_at=20", "--cluster.max_failures=1"]),
     Fault("driver dies", 5, "train was killed by signal 9", words=lambda p: [p.out(), *LONG],

@@ -1,10 +1,10 @@
 """Faults injected into real two-node Slurm jobs: does each end with the right exit code and a one-line cause?
 
-Ours is `slurm/train.sbatch`; beside it the same fault under `ray symmetric-run` in a batch file of the same shape, where it
-can be played. A job of ours is right when its exit code is the expected one and its last line matches the expected cause.
-The other side has no convention for causes, so it is right when its code is 0 exactly where the run did its work.
-The figure is the number of faults that ours told rightly. `ECELLM_BENCH_FAULTS` takes a regular expression of names,
-`ECELLM_BENCH_SIDE` `ours` or `symmetric`.
+Ours is `slurm/train.sbatch`; beside it the same fault under `ray symmetric-run` in a batch file of the same shape,
+where it can be played. A job of ours is right when its exit code is the expected one and its last line matches the
+expected cause. The other side has no convention for causes, so it is right when its code is 0 exactly where the run
+did its work. The figure is the number of faults that ours told rightly. `ECELLM_BENCH_FAULTS` takes a regular
+expression of names, `ECELLM_BENCH_SIDE` `ours` or `symmetric`.
 """
 
 from __future__ import annotations

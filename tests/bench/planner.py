@@ -1,9 +1,10 @@
-"""`ecellm plan` against what training takes: memory of CPU ranks, bytes of checkpoints, and published runs of 7B and 13B.
+"""`ecellm plan` against what training takes: memory of CPU ranks, bytes of checkpoints, and published runs of 7B and
+13B.
 
-Measured side: each ZeRO-3 rank is a process of its own on gloo in fp32, two optimizer steps of two micro-steps, and the
-most resident memory over a warmed-up process (`_memory`). Predicted side: the planner's formulas for the same shape. The
-figure is the largest relative error of memory in percent; checkpoints (1 %) and publications (15 %) are in the samples.
-`ECELLM_BENCH_QUICK=1` leaves out the 135M model on more than one rank.
+Measured side: each ZeRO-3 rank is a process of its own on gloo in fp32, two optimizer steps of two micro-steps, and
+the most resident memory over a warmed-up process (`_memory`). Predicted side: the planner's formulas for the same
+shape. The figure is the largest relative error of memory in percent; checkpoints (1 %) and publications (15 %) are in
+the samples. `ECELLM_BENCH_QUICK=1` leaves out the 135M model on more than one rank.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from tests.data.made import make_row, make_run, put_rows
 from tests.test_plan import PUBLISHED
 
 SHAPES = {
-    "tiny": dict(hidden=192, layers=4, inner=512, vocab=2048, heads=4),
-    "30M": dict(hidden=384, layers=8, inner=1024, vocab=16_384, heads=6),
-    "135M": dict(hidden=576, layers=30, inner=1536, vocab=49_152, heads=9, kv=192, tied=True),
+    "tiny": {"hidden": 192, "layers": 4, "inner": 512, "vocab": 2048, "heads": 4},
+    "30M": {"hidden": 384, "layers": 8, "inner": 1024, "vocab": 16_384, "heads": 6},
+    "135M": {"hidden": 576, "layers": 30, "inner": 1536, "vocab": 49_152, "heads": 9, "kv": 192, "tied": True},
 }
 CASES = [
     ("tiny", 1, 8, 256), ("tiny", 2, 8, 256), ("tiny", 4, 8, 256), ("30M", 1, 4, 256), ("30M", 2, 4, 256),
@@ -53,9 +54,9 @@ def run() -> dict[str, Any]:
         and all(abs(float(one["error_percent"])) <= 15 for one in published)
     )
     return {
-        "figure": worst, "unit": "% error of memory, the worst case", "versus": "most resident memory of a rank, measured",
-        "goal": 10, "holds": holds, "samples": {"memory": samples, "checkpoints": stored, "published": published},
-        "how": __doc__,
+        "figure": worst, "unit": "% error of memory, the worst case",
+        "versus": "most resident memory of a rank, measured", "goal": 10, "holds": holds,
+        "samples": {"memory": samples, "checkpoints": stored, "published": published}, "how": __doc__,
     }  # fmt: skip
 
 
@@ -90,8 +91,10 @@ def _checkpoint(workers: int) -> dict[str, Any]:
         put_rows(LocalStorage(out), [make_row(i) for i in range(16)] + [make_row(i, "val") for i in range(4)])
         engine = "plain" if workers == 1 else "zero3"
         run: Run = make_run(
-            out, train={"max_steps": 1, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "engine": engine},
-            cluster={"workers": workers},
+            out, cluster={"workers": workers},
+            train={
+                "max_steps": 1, "batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "engine": engine,
+            },
             model={"base": "tiny", "tiny": {"hidden": 256, "layers": 6, "heads": 4, "vocab": 2048}},
         )  # fmt: skip
         prepare(run)

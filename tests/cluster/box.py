@@ -117,13 +117,15 @@ class SlurmBox:
         """A node loses power: all in it is gone at once."""
         self._end(node, signal.SIGKILL)
 
+    def enter(self, node: str) -> list[str]:
+        """What comes before a command so that it runs inside a node, outside any job."""
+        children = ["pgrep", "-P", str(self._daemons[node].pid)]
+        inner = subprocess.run(children, capture_output=True, text=True, check=True)
+        return ["nsenter", "-t", inner.stdout.split()[0], "--net", "--mount", "--uts", "--ipc", "--pid"]
+
     def within(self, node: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command inside a node, outside any job."""
-        inner = subprocess.run(
-            ["pgrep", "-P", str(self._daemons[node].pid)], capture_output=True, text=True, check=True
-        )
-        enter = ["nsenter", "-t", inner.stdout.split()[0], "--net", "--mount", "--uts", "--ipc", "--pid"]
-        return subprocess.run([*enter, *words], capture_output=True, text=True, check=False, env=self.env)
+        """Run a command inside a node."""
+        return subprocess.run([*self.enter(node), *words], capture_output=True, text=True, check=False, env=self.env)
 
     def up(self) -> set[str]:
         """Nodes that Slurm can use now."""

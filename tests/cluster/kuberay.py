@@ -1,7 +1,7 @@
 """Checks a KubeRay manifest as a strict apply and the operator would: the CRD's schema, and the rules outside of it.
 
-A custom resource definition prunes unknown fields in silence; here they are refused, as `kubectl --validate=strict` does.
-The rules are those of KubeRay 1.7's operator and of Kueue, read from their sources.
+A custom resource definition prunes unknown fields in silence; here they are refused, as `kubectl --validate=strict`
+does. The rules are those of KubeRay 1.7's operator and of Kueue, read from their sources.
 """
 
 from __future__ import annotations

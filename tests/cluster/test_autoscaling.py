@@ -5,26 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ecellm.errors import ClusterError
 from ecellm.placement import place, selectors
-from tests.cluster.autoscaled import Autoscaled
+from tests.cluster.autoscaled import Autoscaled, Echo
+from tests.cluster.labelled import EVALUATE, TRAIN, kinds, on
 from tests.data.made import make_run
-
-TRAIN = {"ecellm.io/role": "train", "ecellm.io/network": "efa", "ray.io/accelerator-type": "A100"}
-EVALUATE = {"ecellm.io/role": "evaluate", "ray.io/accelerator-type": "A10G"}
-
-
-def on(address: str, **cluster: Any) -> Any:
-    """A run that wants GPUs by label on a cluster."""
-    settings = {
-        "address": address, "gpus_per_worker": 1, "startup_timeout_s": 60, "train_labels": TRAIN,
-        "evaluate_labels": EVALUATE, **cluster,
-    }  # fmt: skip
-    return make_run("unused", cluster=settings)
 
 
 def until(true: Callable[[], bool], seconds: float) -> None:
@@ -32,14 +20,6 @@ def until(true: Callable[[], bool], seconds: float) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.3)
-
-
-def kinds() -> list[str]:
-    """Roles of the living nodes."""
-    import ray
-
-    nodes: list[Any] = ray.nodes()
-    return sorted(node["Labels"].get("ecellm.io/role", "") for node in nodes if node["Alive"])
 
 
 @pytest.fixture
@@ -63,18 +43,13 @@ def test_training_and_evaluation_scale_apart(cluster: Autoscaled) -> None:
     run = on(cluster.address, evaluate_markets=("spot", "on-demand"), market_wait_s=5)
     assert place(run, "train", 8) == TRAIN
     assert cluster.happened("created") in (["train_p4d"], ["train_p4d_spot"])
-    holder = ray.remote(num_cpus=1, num_gpus=8, label_selector=TRAIN)(_Holder).remote()
-    assert ray.get(holder.ping.remote()) == "here"
+    holder = ray.remote(num_cpus=1, num_gpus=8, label_selector=TRAIN)(Echo).remote()
+    assert ray.get(holder.answer.remote([1])) == [1]
     assert place(run, "evaluate", 1) == EVALUATE | {"ray.io/market-type": "on-demand"}
     assert cluster.happened("created")[-1] == "eval_g5"
     assert "eval_g5_spot" in cluster.happened("refused")
     until(lambda: kinds() == ["head", "train"], 40)  # evaluation goes to zero, training keeps its own
-    assert ray.get(holder.ping.remote()) == "here"
-
-
-class _Holder:
-    def ping(self) -> str:
-        return "here"
+    assert ray.get(holder.answer.remote([2])) == [2]
 
 
 @pytest.mark.heavy

@@ -19,7 +19,8 @@ from tests.data.made import make_run
 
 NODE = Node(
     name="n1", address="10.0.0.1", clock=1000.0, cpus=8, gpus=0, gpus_seen=None, memory=64 << 30,
-    temporary_free=20 << 30, shared_memory_free=8 << 30, open_files=65536, busy=[], code="c0", versions={"ray": "2.60.0"},
+    temporary_free=20 << 30, shared_memory_free=8 << 30, open_files=65536, busy=[], code="c0",
+    versions={"ray": "2.60.0"},
 )  # fmt: skip
 
 
@@ -74,11 +75,11 @@ def test_a_silent_node_is_named_with_its_own_words(tmp_path: Path) -> None:
     run = make_run(str(tmp_path))
     canary = begin(run, "1.0")
     good = f"0: {json.dumps(dataclasses.asdict(NODE))}"
-    with pytest.raises(ClusterError, match="node n2 cannot run this code: .*No module named ecellm"):
+    with pytest.raises(ClusterError, match=r"node n2 cannot run this code: .*No module named ecellm"):
         judge(run, canary, good, "1: /x/python: No module named ecellm\n", ["n1", "n2"], 1, set())
-    with pytest.raises(ClusterError, match="n2 .*it did not answer in time"):
+    with pytest.raises(ClusterError, match=r"n2 .*it did not answer in time"):
         judge(run, canary, good, "", ["n1", "n2"], 1, set())
-    with pytest.raises(ClusterError, match="node n1 .and 1 more"):
+    with pytest.raises(ClusterError, match=r"node n1 .and 1 more"):
         judge(run, canary, "", "", ["n1", "n2"], 1, set())
 
 
@@ -123,8 +124,8 @@ def test_a_node_looks_at_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run = make_run(str(tmp_path))
     canary = begin(run, "7.0")
     node = look(
-        out=canary.out, canary=canary.key, nonce=canary.nonce, job=7, temporary=str(tmp_path / "not/yet"), peer="127.0.0.1",
-        interface="",
+        out=canary.out, canary=canary.key, nonce=canary.nonce, job=7, temporary=str(tmp_path / "not/yet"),
+        peer="127.0.0.1", interface="",
     )  # fmt: skip
     assert (node.canary, node.cpus) == ("", 3)
     assert node.temporary_free > 0

@@ -39,5 +39,5 @@ def test_the_runtime_environment_leaves_ray_to_the_cluster(top: Path) -> None:
 
 
 def test_a_folder_without_a_lock_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="constraints.txt"):
+    with pytest.raises(ConfigError, match=r"constraints\.txt"):
         pins(str(tmp_path))
