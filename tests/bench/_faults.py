@@ -143,7 +143,7 @@ BEFORE = (
                          "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}),
     Fault("no S3 credentials", 4, "cannot write", words=lambda p: ["--out=s3://bucket/x"],
           env=lambda p: {"AWS_DEFAULT_REGION": "us-east-1", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}),
-    Fault("full /tmp on the head", 5, "no room in its temporary|n1 has 0 MiB", words=_bare, env=lambda p: _fill(p, "n1")),
+    Fault("full /tmp on the head", 5, "no room|n1 has 0 MiB", words=_bare, env=lambda p: _fill(p, "n1")),
     Fault("full /tmp on a worker", 5, "node n2 has 0 MiB", words=_bare, env=lambda p: _fill(p, "n2")),
     Fault("wrong network interface", 5, "no such network interface", words=_bare, symmetric=False,
           env=lambda p: {"ECELLM_INTERFACE": "ib9"}),

@@ -83,7 +83,8 @@ def run() -> dict[str, Any]:
     same = all(gap <= 1e-5 for gap in apart) and all(one["same scores"] and one["restarts"] for one in others)
     quiet.pop("scores")
     return {
-        "figure": max(apart, default=0.0), "unit": "largest difference of the last loss", "versus": "an undisturbed run",
+        "figure": max(apart, default=0.0), "unit": "largest difference of the last loss",
+        "versus": "an undisturbed run",
         "goal": 1e-5, "holds": nodes and same, "samples": samples, "how": __doc__,
     }  # fmt: skip
 

@@ -29,7 +29,8 @@ def run() -> dict[str, Any]:
         slurm = _slurm(at / "box")
         ray = _ray(at / "ray")
     return {
-        "figure": slurm["first step"], "unit": "s from sbatch to the first step", "versus": ray["first step"], "goal": None,
+        "figure": slurm["first step"], "unit": "s from sbatch to the first step", "versus": ray["first step"],
+        "goal": None,
         "holds": True, "samples": {"sbatch, two nodes": slurm, "ray job submit": ray}, "how": __doc__,
     }  # fmt: skip
 
