@@ -274,15 +274,13 @@ class Cluster(Section):
     """Longest that no worker gets on, in seconds; then the group is ended, the ranks' places told, and it starts
     again."""
     train_labels: dict[str, str] = {}
-    """Labels of the nodes that may train, as `{ "ecellm.io/network" = "efa" }`; empty: any node."""
     evaluate_labels: dict[str, str] = {}
-    """The same for evaluation."""
+    """Labels of the nodes that may be used, as `{ "ecellm.io/role" = "evaluate" }`; empty: any node."""
     train_markets: tuple[Market, ...] = ()
-    """Kinds of nodes to train on, tried in this order; empty: any."""
     evaluate_markets: tuple[Market, ...] = ()
-    """The same for evaluation, as `["spot", "on-demand"]`."""
+    """Kinds of nodes, tried in this order, as `["spot", "on-demand"]`; empty: any."""
     market_wait_s: Count = 300
-    """Wait for nodes of one market before the next one is tried, in seconds."""
+    """Wait for nodes of one market before the next is tried, in seconds."""
 
 
 class Track(Section):
