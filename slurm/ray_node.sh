@@ -6,6 +6,7 @@ kind=$1 base=$2 ip=$3 cpus=$4 gpus=$5 store=$6 tmp=$7 keep=$8 stop=$9; shift 9 #
 
 end() { # CODE: end our Ray, keep its logs where it failed, leave nothing in the temporary folder
   trap '' TERM USR1
+  [ -z "${watch:-}" ] || kill -TERM "$watch" 2>/dev/null
   if [ -n "${ray:-}" ]; then
     kill -TERM "$ray" 2>/dev/null
     for _ in $(seq 60); do kill -0 "$ray" 2>/dev/null || break; sleep 0.25; done
@@ -33,6 +34,10 @@ fi
     --num-gpus="$gpus" --object-store-memory="$store" --temp-dir="$tmp" "${options[@]}" </dev/null
 ) &
 ray=$!
+if [ -n "${ECELLM_WATCH:-}" ]; then # on spot machines: the cloud's notice drains this node
+  (trap - TERM; trap '' USR1; exec "$@" -m ecellm.cli cluster watch --cloud "$ECELLM_WATCH" </dev/null) &
+  watch=$!
+fi
 exec 7<&0
 (trap - TERM; trap '' USR1; read -r -u 7 _; kill -TERM $$) & # the life line
 exec 7<&-
