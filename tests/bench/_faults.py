@@ -133,7 +133,7 @@ BEFORE = (
     Fault("no such run file", 2, "no such run file", words=lambda p: ["RUN:/no/run.toml"]),
     Fault("run file that is no TOML", 2, "not TOML", words=lambda p: [f"RUN:{_written(p, 'name = ')}"]),
     Fault("run file with an unknown key", 2, "unknown key", words=lambda p: [f"RUN:{_changed(p, 'epochz = 3')}"]),
-    Fault("batch that does not divide", 2, "train.batch_size", words=lambda p: ["--train.batch_size=7"]),
+    Fault("batch of fewer samples than workers", 2, "train.batch_size", words=lambda p: ["--train.batch_size=1"]),
     Fault("GPUs wanted, none granted", 2, "the run wants GPUs", words=lambda p: ["--cluster.gpus_per_worker=1"]),
     Fault("more workers than CPUs", 2, "99 workers", words=lambda p: ["--cluster.workers=99"]),
     Fault("OUT cannot be written", 4, "/proc/nowhere", words=lambda p: ["--out=/proc/nowhere"]),

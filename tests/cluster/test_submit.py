@@ -174,12 +174,9 @@ def test_a_real_job_is_followed_stopped_with_its_state_saved_and_goes_on(head: H
     failed = sent("train", run, "--out", str(tmp_path / "nothing"))
     assert failed.returncode == 3, failed.stderr
     assert "ecellm prepare" in failed.stderr, "its log is followed"
-    for stage in ("build", "prepare"):
-        done = sent(stage, run)
-        assert done.returncode == 0, done.stderr
-    words = command(folder, "train", run, "--train.max_steps", "5000", "--checkpoint.every", "50")
+    words = command(folder, "pipeline", run, "--train.max_steps", "5000", "--checkpoint.every", "50")
     running = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 150
     while not checkpoints(out) and time.monotonic() < deadline:
         time.sleep(0.2)
     running.send_signal(signal.SIGTERM)
