@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ecellm.config.schema import Run
 from ecellm.console import note
-from ecellm.errors import ClusterError
+from ecellm.errors import ClusterError, Stopped
 
 MARKET = "ray.io/market-type"
 """Ray's own label for spot and on-demand nodes."""
@@ -34,13 +34,14 @@ def bundle(run: Run) -> dict[str, float]:
     return {"CPU": run.cluster.cpus_per_worker, **gpus}
 
 
-def place(run: Run, role: Role, workers: int) -> dict[str, str]:
+def place(run: Run, role: Role, workers: int, stopped: Callable[[], bool] = lambda: False) -> dict[str, str]:
     """The first selector for which the cluster has, or makes, room for `workers` at once.
 
     Call it with Ray connected. On a Ray of our own there is nothing to choose.
 
     Raises:
         ClusterError: no room for any of them within `cluster.startup_timeout_s`, all markets together.
+        Stopped: `stopped` became true while it waited.
     """
     if not (run.cluster.address or os.environ.get("RAY_ADDRESS")):
         return {}
@@ -50,20 +51,28 @@ def place(run: Run, role: Role, workers: int) -> dict[str, str]:
         last = number == len(tried) - 1
         left = max(1.0, deadline - time.monotonic())
         seconds = left if last else min(left, float(run.cluster.market_wait_s))
-        if _room(bundle(run), selector, workers, seconds):
+        if _room(bundle(run), selector, workers, seconds, stopped):
             return selector
         if not last:
             note(f"no {selector[MARKET]} nodes for {seconds:.0f} s: asking for {tried[number + 1][MARKET]}")
     raise _nowhere(run, role, tried, workers)
 
 
-def _room(need: dict[str, float], selector: dict[str, str], workers: int, seconds: float) -> bool:
+def _room(
+    need: dict[str, float], selector: dict[str, str], workers: int, seconds: float, stopped: Callable[[], bool]
+) -> bool:
     from ray.util.placement_group import placement_group, remove_placement_group
 
     words: dict[str, Any] = {"bundle_label_selector": [selector] * workers} if selector else {}
     group = placement_group([need] * workers, strategy="PACK", **words)
+    deadline = time.monotonic() + seconds
     try:
-        return bool(group.wait(timeout_seconds=seconds))
+        while not group.wait(timeout_seconds=min(1.0, seconds)):
+            if stopped():
+                raise Stopped("stopped while waiting for nodes, nothing was begun", mend="run the same command again")
+            if time.monotonic() > deadline:
+                return False
+        return True
     finally:
         remove_placement_group(group)
 
