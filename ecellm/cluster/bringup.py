@@ -122,7 +122,8 @@ def _read(said: str, heard: str, names: Sequence[str]) -> list[Node]:
 
 
 def _silent(number: int, heard: str, names: Sequence[str], how_many: int) -> ClusterError:
-    lines = heard.splitlines()
+    # How srun tells that we ended it is no cause.
+    lines = [line for line in heard.splitlines() if not re.search(r"Killed|Terminated|CANCELLED|aborted", line)]
     own = [line.partition(":")[2].strip() for line in lines if re.match(rf"\s*{number}: ", line)]
     # Without a line of its own the node was not reached at all, and srun speaks for it.
     told = [line for line in own if line] or [line for line in lines if names[number] in line or "error" in line]

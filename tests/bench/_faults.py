@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -54,10 +55,10 @@ class Place:
     def listen(self, node: str, ports: list[int]) -> None:
         """Have something listen on a node's ports."""
         words = [*self.box.enter(node), sys.executable, "-c", LISTEN, *map(str, ports)]
-        held = subprocess.Popen(words, stdout=subprocess.PIPE)
+        held = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
         assert held.stdout is not None
         held.stdout.readline()
-        self.undo += [held.kill, held.wait]
+        self.undo += [lambda: os.killpg(held.pid, signal.SIGKILL), held.wait]
 
     def next_job(self) -> int:
         """Number of the job that will be submitted next."""
@@ -150,7 +151,7 @@ BEFORE = (
     Fault("clock of a node two hours off", 5, "clocks of n1 and n2 are 7[12]\\d\\d s apart", words=_bare,
           env=lambda p: {"ECELLM_VENV": p.python('[ "$node" = n1 ] || exec faketime -f +2h $real "$@"')}),
     Fault("another copy of the code on a node", 5, "n2 has another copy of this code", words=_bare,
-          env=lambda p: {"ECELLM_VENV": p.python(f'[ "$node" = n1 ] || export PYTHONPATH={_copy_of_code(p)}')}),
+          env=lambda p: {"ECELLM_VENV": p.python(f'[ "$node" = n1 ] || cd {_copy_of_code(p)}')}),
     Fault("a node that hangs", 5, "n2 cannot run this code: it did not answer in time", words=_bare,
           env=lambda p: {"ECELLM_START_S": "12", "ECELLM_VENV": p.python('[ "$node" = n1 ] || sleep 600')}),
     Fault("every block of ports busy", 5, "no block of ports is free", words=_bare, symmetric=False,
