@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ecellm.storage.open import open_storage
 from tests.cluster.autoscaled import shipped
 
 TOP = Path(__file__).resolve().parents[2]
@@ -158,6 +159,8 @@ def test_the_bucket_takes_encryption_and_life_cycle(aws: str) -> None:
     client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=rules)
     life = json.loads((folder / "bucket-lifecycle.json").read_text())
     client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=life)
+    open_storage(f"s3://{bucket}/run").write("checkpoint", b"weights")
+    assert client.head_object(Bucket=bucket, Key="run/checkpoint")["ServerSideEncryption"] == "AES256"
     kept = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     assert any("AbortIncompleteMultipartUpload" in rule for rule in kept)
     assert not any("Expiration" in rule for rule in kept), "checkpoints that are whole never expire"

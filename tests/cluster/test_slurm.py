@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -67,6 +68,48 @@ def test_what_cannot_start_says_why_in_one_line(box: SlurmBox, tmp_path: Path) -
     }  # fmt: skip
     for job, code, cause in jobs.values():
         ended(job, code, cause)
+
+
+@pytest.mark.heavy
+def test_an_element_of_an_array_takes_its_own_run_file(box: SlurmBox, tmp_path: Path) -> None:
+    at = box.folder / tmp_path.name
+    words = [str(at / "first.toml"), str(at / "second.toml")]
+    options = ("--nodes=1", "--array=0-2", f"--output={at}/%a.out")
+    sent = submit(box, at, "train", *words, options=options)
+    for number, cause in enumerate(
+        ("first.toml: no such", "second.toml: no such", "element 2 of the array has no run")
+    ):
+        ended(Job(box, f"{sent.id}_{number}", at / f"{number}.out"), 2, cause)
+
+
+@pytest.mark.heavy
+def test_modules_and_images_wrap_every_command(box: SlurmBox, tmp_path: Path) -> None:
+    """With a stand-in for apptainer, put on the path by the file that is sourced first, as a module would."""
+    at = box.folder / tmp_path.name
+    at.mkdir()
+    (at / "image.sif").touch()
+    stand_in = at / "apptainer"
+    stand_in.write_text(
+        f'#!/bin/bash\necho "$SLURMD_NODENAME $*" >>{at}/asked\n'
+        f'while [ "${{1##*.}}" != sif ]; do shift; done\nshift 2\nexec {sys.prefix}/bin/python "$@"\n'
+    )
+    stand_in.chmod(0o755)
+    (at / "site.sh").write_text(f"export PATH={at}:$PATH ECELLM_IMAGE={at}/image.sif ECELLM_BIND=/opt/data\n")
+    job = submit(
+        box,
+        at,
+        "train",
+        run_file(at),
+        "--cluster.gpus_per_worker=1",
+        ECELLM_SETUP=str(at / "site.sh"),
+        ECELLM_VENV="/none",
+    )
+    ended(job, 2, "the run wants GPUs")
+    asked = (at / "asked").read_text().splitlines()
+    assert {line.split()[0] for line in asked} == {"n1", "n2"}
+    assert all(
+        f"exec --bind {ROOT},/tmp,/opt/data --pwd {ROOT} {at}/image.sif python -m ecellm" in line for line in asked
+    )
 
 
 @pytest.mark.heavy
