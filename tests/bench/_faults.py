@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ecellm.cluster.ports import BLOCKS, block_base
 from tests.cluster.box import ROOT, SlurmBox
-from tests.cluster.slurm_jobs import Job
+from tests.cluster.slurm_jobs import Job, submit
 
 LISTEN = """
 import socket, sys, time
@@ -180,6 +180,9 @@ RUNNING = (
           during=kill_matching("[j]obs.train", "n1")),
     Fault("head's Ray dies", 5, "Ray ended on n1 while the stage ran", words=lambda p: [p.out(), *LONG],
           during=kill_matching("[g]cs_server", "n1")),
+    Fault("two clusters on a node", 0, "train is done", nodes=1, words=lambda p: [p.out()],
+          during=lambda p, job: _second(p),
+          env=lambda p: {"SBATCH_NODELIST": "n1"}, symmetric=False),
     Fault("a node's Ray dies and comes back", 0, "train is done", symmetric=False,
           words=lambda p: [p.out(), "--train.max_steps=600", "--checkpoint.every=50"],
           during=kill_matching("raylet/[r]aylet", "n2"), seconds=240),
@@ -194,6 +197,14 @@ def _written(place: Place, text: str) -> str:
 
 def _changed(place: Place, line: str) -> str:
     return _written(place, Path(place.run).read_text().replace("[train]", f"[train]\n{line}"))
+
+
+def _second(place: Place) -> None:
+    """Another job of its own on the same node, at the same time."""
+    other = place.folder / "second"
+    shutil.copytree(place.prepared, other / "out")
+    job = submit(place.box, other, "train", place.run, f"--out={other / 'out'}", options=("--nodes=1", "--nodelist=n1"))
+    assert job.wait(150) == ("COMPLETED", 0), job.said()
 
 
 def clean_environment() -> None:

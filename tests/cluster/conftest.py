@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.box import NoSlurm, SlurmBox
+from tests.cluster.head import Head
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +73,13 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
     monkeypatch.setenv("GCE_METADATA_HOST", service.host)
     yield service
     service.close()
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """A real Ray head with its job server."""
+    with Head(dashboard=True, OMP_NUM_THREADS="1") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

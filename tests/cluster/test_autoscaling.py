@@ -50,14 +50,9 @@ def test_training_and_evaluation_scale_apart(cluster: Autoscaled) -> None:
     assert "eval_g5_spot" in cluster.happened("refused")
     until(lambda: kinds() == ["head", "train"], 40)  # evaluation goes to zero, training keeps its own
     assert ray.get(holder.answer.remote([2])) == [2]
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(100)
-def test_what_no_type_offers_is_told_and_not_waited_for(cluster: Autoscaled) -> None:
-    run = on(cluster.address, evaluate_labels={"ecellm.io/role": "nobody"}, startup_timeout_s=3)
+    nobody = on(cluster.address, evaluate_labels={"ecellm.io/role": "nobody"}, startup_timeout_s=3)
     with pytest.raises(ClusterError, match=r"no room to evaluate for 3 s(?s:.*)ecellm.io/role=nobody"):
-        place(run, "evaluate", 1)
+        place(nobody, "evaluate", 1)  # what no type offers is told, and not waited for
 
 
 def test_markets_are_tried_in_their_order() -> None:

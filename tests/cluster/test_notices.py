@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from ecellm.cluster.notices import Aws, Gcp, NoService, Notice, service
 from ecellm.cluster.watch import watch
 from tests.cluster.conftest import Metadata
-from tests.cluster.head import ROOT, Head
 
 ACTION = "/latest/meta-data/spot/instance-action"
 
@@ -97,30 +94,6 @@ def test_the_watch_asks_on_and_drains_until_it_is_heard() -> None:
     assert slept == [5.0] * 5 + [1.0] * 2
     assert "3 times" in said[0]
     assert said[-1] == "drained"
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(150)
-def test_a_notice_drains_the_node_of_a_real_cluster(metadata: Metadata) -> None:
-    """The command as the launcher files start it, beside a real Ray, with a notice that comes while it watches."""
-    with Head() as head:
-        words = [sys.executable, "-m", "ecellm.cli", "cluster", "watch", "--cloud", "aws", "--period", "0.2"]
-        words += ["--address", head.address]
-        watching = subprocess.Popen(
-            words, stderr=subprocess.PIPE, text=True, env=head.environment | {"PYTHONPATH": str(ROOT)}
-        )
-        assert watching.stderr is not None
-        said = watching.stderr.readline()
-        assert "watching Aws for node" in said
-        node = said.split()[-1]
-        at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90)
-        metadata.items[ACTION] = f'{{"action": "terminate", "time": "{at:%Y-%m-%dT%H:%M:%SZ}"}}'
-        _, rest = watching.communicate(timeout=60)
-        assert watching.returncode == 0, rest
-        assert "drained" in rest
-        from ray._raylet import GcsClient
-
-        assert node in GcsClient(address=head.address).get_draining_nodes()
 
 
 def test_an_aws_notice_is_counted_down(metadata: Metadata) -> None:

@@ -117,7 +117,7 @@ def test_modules_and_images_wrap_every_command(box: SlurmBox, tmp_path: Path) ->
 def test_a_run_over_two_nodes_is_stopped_requeued_and_ends_whole(box: SlurmBox, tmp_path: Path) -> None:
     at = box.folder / tmp_path.name
     out = at / "out"
-    job = submit(box, at, "pipeline", run_file(at), "--train.max_steps=400", "--checkpoint.every=20")
+    job = submit(box, at, "pipeline", run_file(at), "--train.max_steps=200", "--checkpoint.every=20")
     deadline = time.monotonic() + 150
     while not checkpoints(out):
         assert time.monotonic() < deadline, job.said()
@@ -128,10 +128,10 @@ def test_a_run_over_two_nodes_is_stopped_requeued_and_ends_whole(box: SlurmBox, 
     said = job.said()
     assert job.restarts() == 1
     assert said.count("2 nodes, 2 CPUs") == 2, "one worker on each node"
-    stopped = re.search(r"stopped after step (\d+) of 400, state saved", said)
+    stopped = re.search(r"stopped after step (\d+) of 200, state saved", said)
     assert stopped, said
     found = steps(out)
-    assert [line["step"] for line in found] == list(range(1, 401))
+    assert [line["step"] for line in found] == list(range(1, 201))
     assert {line["workers"] for line in found} == {2}
     assert f"going on after step {stopped.group(1)}" in said
     assert (out / "scores.json").exists()

@@ -139,12 +139,6 @@ def test_what_travels_is_small(tmp_path: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", ".git/", "runs/", "cluster/"))]
 
 
-@pytest.fixture(scope="module")
-def head() -> Any:
-    with Head(dashboard=True, OMP_NUM_THREADS="1") as made:
-        yield made
-
-
 def checkout(folder: Path) -> Path:
     """A copy of what travels, with a small run file in it."""
     for name in ("ecellm", "jobs"):
