@@ -28,8 +28,10 @@ ru_fail() { # CODE CAUSE: take all down, say why, leave
   exit "$1"
 }
 
-ru_last() { # FILE: its last telling line
-  grep -av '^[[:space:]]*$' "$1" 2>/dev/null | grep -av '^srun: ' | tail -n 1 | cut -c1-300
+ru_last() { # FILE: its last telling line; that Ray ended is told where nothing else was said
+  local lines
+  lines=$(grep -av -e '^[[:space:]]*$' -e '^srun: ' "$1" 2>/dev/null)
+  grep -av '^ray start ended by itself' <<<"$lines" | grep . | tail -n 1 | cut -c1-300 | grep . || tail -n 1 <<<"$lines"
 }
 
 ray_up() {

@@ -64,7 +64,11 @@ class Autoscaled(Head):
             config[commands] = []
         with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".json", delete=False) as file:
             json.dump(config, file)
-        self._words += [f"--autoscaling-config={file.name}", "--num-gpus=0"]
+        labels = config["available_node_types"][config["head_node_type"]]["labels"]
+        self._words += [
+            f"--autoscaling-config={file.name}", "--num-gpus=0",
+            "--labels=" + ",".join(f"{key}={value}" for key, value in labels.items()),
+        ]  # fmt: skip
 
     def happened(self, what: str) -> list[str]:
         """Node types that were `created`, `refused` or `terminated`, in order."""

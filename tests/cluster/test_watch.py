@@ -46,4 +46,7 @@ def test_a_notice_drains_the_node_of_a_real_cluster(metadata: Metadata, head: He
     assert "drained" in rest
     from ray._raylet import GcsClient
 
-    assert node in GcsClient(address=head.address).get_draining_nodes()
+    # A node with work stays until its deadline; an idle one, as this may be, leaves at once.
+    service = GcsClient(address=head.address)
+    alive = {one.hex() for one, facts in service.get_all_node_info().items() if facts.state == 0}
+    assert node in service.get_draining_nodes() or node not in alive
