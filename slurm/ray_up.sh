@@ -112,7 +112,10 @@ ru_check() { # the run file, then every node by itself, then all together
     --nodes="$all" --ntasks="$all" --ntasks-per-node=1 "${ru_run[@]}" -m ecellm.cluster.nodecheck \
     --out "${names[0]}" --canary "${names[1]}" --nonce "${names[2]}" --job "$SLURM_JOB_ID" --temporary "$ru_tmp" \
     --peer "${ru_names[1]:-${ru_names[0]}}" --interface "${ECELLM_INTERFACE:-}" \
-    >"$ru_logs/nodes.jsonl" 2>"$ru_logs/nodes.err" || true # who is missing is told by judge
+    >"$ru_logs/nodes.jsonl" 2>"$ru_logs/nodes.err" & # who is missing is told by judge
+  ru_driver=$! # so that a notice ends it, and is not heard only when it is over
+  while kill -0 $ru_driver 2>/dev/null; do wait $ru_driver; done
+  ru_driver=''
   [ -z "$ru_asked" ] || ru_again
   "${ru_run[@]}" -m ecellm.cli cluster judge "$ru_file" --canary "$ru_dir/canary" --said "$ru_logs/nodes.jsonl" \
     --heard "$ru_logs/nodes.err" --names "$(IFS=,; echo "${ru_names[*]}")" --job "$SLURM_JOB_ID" "${ru_overrides[@]}" \

@@ -39,6 +39,9 @@ def run() -> dict[str, Any]:
             kept = ray.get(training.answer.remote([2])) == [2] and kinds() == ["head", "train"]
         finally:
             ray.shutdown()
+        deadline = time.monotonic() + 20
+        while len(head.happened("terminated")) < ROUNDS and time.monotonic() < deadline:
+            time.sleep(0.3)
         created, ended = head.happened("created"), head.happened("terminated")
     right = all(kind.startswith("train") for kind in created[:1]) and all(k.startswith("eval") for k in created[1:])
     gone = len(ended) == len(created) - 1 and all(kind.startswith("eval") for kind in ended)

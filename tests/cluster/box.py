@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -78,6 +79,7 @@ class SlurmBox:
         fcntl.flock(self._lock, fcntl.LOCK_EX)  # one at a time: cgroups are named after the nodes
         try:
             install(self.folder / "log")
+            sweep()
             self._prepare()
             self._network()
             self._launch("munged", *self._munge())
@@ -192,7 +194,13 @@ class SlurmBox:
     def _launch(self, name: str, *words: str) -> None:
         with self._log(name).open("ab") as log:
             self._daemons[name] = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.env
+                # They go with this process, however it ends.
+                ["setpriv", "--pdeathsig", "KILL", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self.env,
             )
 
     def _end(self, name: str, number: signal.Signals) -> None:
@@ -205,6 +213,16 @@ class SlurmBox:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+
+
+def sweep() -> None:
+    """Remove the networks of boxes whose process was killed; the lock says that no other box is up."""
+    said = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    names = {line.split()[0] for line in said.splitlines() if re.match(r"ec[0-9a-f]{4}-n\d", line)}
+    for name in names:
+        _quietly("ip", "netns", "del", name)
+    for bridge in {name.partition("-")[0] for name in names}:
+        _quietly("ip", "link", "del", bridge)
 
 
 def install(logs: Path) -> None:
