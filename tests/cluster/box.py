@@ -194,14 +194,9 @@ class SlurmBox:
     def _launch(self, name: str, *words: str) -> None:
         with self._log(name).open("ab") as log:
             self._daemons[name] = subprocess.Popen(
-                # They go with this process, however it ends.
-                ["setpriv", "--pdeathsig", "KILL", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=self.env,
-            )
+                ["setpriv", "--pdeathsig", "KILL", *words],  # they go with this process, however it ends
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.env,
+            )  # fmt: skip
 
     def _end(self, name: str, number: signal.Signals) -> None:
         daemon = self._daemons.pop(name, None)
