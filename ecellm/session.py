@@ -20,6 +20,7 @@ from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.errors import ClusterError
+from ecellm.nodes import check_nodes
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Object store of a private Ray, in bytes. Blocks of rows and tokens are small, and what is too large is spilled."""
@@ -34,11 +35,11 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
         cpus: logical CPUs of a private Ray; a cluster that is joined keeps its own.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or a private Ray does not start.
+        ClusterError: the cluster cannot be reached, a node of it cannot run this code, or a private Ray does not start.
+        StorageError: OUT is not one place for all nodes of the cluster.
     """
     address = run.cluster.address or os.environ.get("RAY_ADDRESS", "")
-    if not address:
-        _authenticate()
+    know_token() if address else _authenticate()
     # What fails in Ray's C++ side comes back as an exception; its log lines would go into this terminal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
@@ -52,6 +53,8 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
             _connect(address, folder, cpus, run)
         except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise _unreachable(address, error) from error
+        if address:
+            check_nodes(run)
         # Ray prints a page about every lost worker on standard output, which is for data; stages tell of it themselves.
         with redirect_stdout(io.StringIO()):
             yield
@@ -132,6 +135,13 @@ def _without_level_line() -> Iterator[None]:
             for line in heard:
                 if b"RAY_BACKEND_LOG_LEVEL" not in line:
                     os.write(2, line)
+
+
+def know_token() -> None:
+    """Before Ray is imported: a client with a token shows it. Left to itself Ray does not, and is refused."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if given or os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _authenticate() -> None:

@@ -129,7 +129,7 @@ ru_check() { # the run file, then every node by itself, then all together
 ru_start() { # Ray on every node at once, then wait until it has all resources
   local name begun=$SECONDS
   exec 8<>"$ru_dir/life" # while this is open the nodes keep their Ray, and let it go when we vanish
-  export RAY_ADDRESS=$address
+  export RAY_ADDRESS=$address ECELLM_NODES_CHECKED=1
   for name in "${ru_names[@]}"; do ru_node "$name"; done
   "${ru_run[@]}" -m ecellm.cli cluster ready --nodes ${#ru_names[@]} --cpus "$total_cpus" --gpus "$total_gpus" \
     --seconds "${ECELLM_START_S:-300}" 8>&- &

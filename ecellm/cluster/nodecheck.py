@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -21,9 +20,9 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from ecellm.cluster.ports import BLOCKS, block_base, fixed_ports
+from ecellm.nodes import code_digest
 from ecellm.provenance import versions
 from ecellm.storage.open import open_storage
 
@@ -152,15 +151,6 @@ def gpus_seen() -> int | None:
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in said.stdout.splitlines()) if said.returncode == 0 else 0
-
-
-def code_digest() -> str:
-    """sha256 over the package's Python files, shortened: nodes with another copy show another one."""
-    package = Path(__file__).resolve().parents[1]
-    total = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        total.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()[:16]
 
 
 def _memory() -> int:

@@ -24,6 +24,7 @@ from typing import Any
 from ecellm.cluster.lock import runtime_pip
 from ecellm.config.schema import Run
 from ecellm.errors import ClusterError, ConfigError, EcellmError
+from ecellm.session import know_token
 from ecellm.storage.base import is_remote
 
 MARK = "ecellm: exit code "
@@ -119,9 +120,7 @@ def connect(address: str) -> Any:
         )  # fmt: skip
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # they win over what is passed
         os.environ.pop(name, None)
-    known = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if known or Path("~/.ray/auth_token").expanduser().exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    know_token()
     from ray.job_submission import JobSubmissionClient
 
     for noisy in [name for name in logging.root.manager.loggerDict if name.startswith("ray.")]:

@@ -4,7 +4,7 @@ Each run trains with ZeRO-3 on one worker of each node, evaluates on both and en
 the time limit's signal to the batch shell, `scancel --signal` to the steps, `scontrol requeue`, and a node that is
 killed and comes back. Two runs are the same when the last loss differs by at most 1e-5 and every score is equal; the
 figure is the largest difference of the last loss. `ECELLM_BENCH_RUN` names another run file (the default is a shorter
-quickstart: 300 steps, fewer rows; the whole one takes seven minutes a run on two cores); `ECELLM_BENCH_WAYS` takes a
+quickstart: 100 steps, fewer rows; the whole one takes seven minutes a run on two cores); `ECELLM_BENCH_WAYS` takes a
 regular expression of ways.
 """
 
@@ -24,7 +24,7 @@ from tests.cluster.box import ROOT, SlurmBox
 from tests.cluster.slurm_jobs import Job, checkpoints, steps, submit
 
 SHORT = (
-    "--train.max_steps=300", "--checkpoint.every=50", "--train.rehearse_failure_at=0", "--build.sizes.train=300",
+    "--train.max_steps=100", "--checkpoint.every=20", "--train.rehearse_failure_at=0", "--build.sizes.train=300",
     "--build.sizes.test=24", "--build.sizes.ood=24", "--sources.made_up.products=1500", "--sources.made_up.users=700",
     "--sources.made_up.queries=700", "--sources.made_up.questions=4000", '--build.task_sizes={}',
     '--evaluate.systems=["tuned"]',

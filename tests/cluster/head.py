@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -95,3 +97,28 @@ class Head:
                 continue
         psutil.wait_procs(left, 10)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def second_node(head: Head, ip: str = "127.0.2.1") -> Iterator[None]:
+    """Another node of a head's cluster, on an address of its own."""
+    words = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={head.address}",
+        f"--node-ip-address={ip}", "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats",
+        f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={head.folder}/r",
+    ]  # fmt: skip
+    log = head.folder / "second.log"
+    with log.open("wb") as said:
+        node = subprocess.Popen(
+            words, env=head.environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_S
+        while "Ray runtime started" not in log.read_text(errors="replace"):
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the second node did not start\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.2)
+        yield
+    finally:
+        node.send_signal(signal.SIGTERM)
+        node.wait(40)
