@@ -175,9 +175,9 @@ ru_drive() { # run the stage on this node, and watch the cluster while it runs
   ru_driver=''
   case $code in
     0) ru_down; ru_say "$stage is done"; exit 0 ;;
-    75) ru_again ;;
+    75) [ -n "$gone" ] || ru_again ;;
   esac
-  [ -z "$gone" ] || ru_fail 5 "$ru_lost"
+  [ -z "$gone" ] || ru_fail 5 "$ru_lost" # we ended the stage ourselves then, whatever it made of that
   [ -z "$ru_asked" ] || [ $code != 130 ] || ru_again
   [ $code -le 128 ] || [ $code = 130 ] || ru_fail 5 "$stage was killed by signal $((code - 128))$(ru_why_killed $code)"
   ru_fail $code "$stage: $(ru_cause /dev/null)"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from ecellm.cli.app import app
-from ecellm.cli.exits import exit_code_of, stop_on_signals, tell_code
+from ecellm.cli.exits import StopRequest, exit_code_of, stop_on_signals, tell_code
 
 __all__ = ["app", "main"]
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except SystemExit as left:
         tell_code(left.code)
         raise
-    except (Exception, KeyboardInterrupt) as trouble:  # the one place where every error ends
+    except (Exception, KeyboardInterrupt, StopRequest) as trouble:  # the one place where every error ends
         code = exit_code_of(trouble)
         tell_code(code)
         sys.exit(code)

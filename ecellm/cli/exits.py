@@ -26,8 +26,11 @@ INTERRUPTED = 130
 HEADINGS = {2: "run file or command line", 3: "data", 4: "storage or checkpoint", 5: "cluster"}
 
 
-class StopRequest(KeyboardInterrupt):
-    """A signal that asks to stop, in a stage that has no more to save than what it has written already."""
+class StopRequest(BaseException):
+    """A signal that asks to stop, in a stage that has no more to save than what it has written already.
+
+    No KeyboardInterrupt, which the command line's library would turn into an end of its own.
+    """
 
 
 def stop_on_signals() -> None:
