@@ -146,6 +146,10 @@ ru_start() { # Ray on every node at once, then wait until it has all resources
   [ -z "$ru_asked" ] || ru_again
   [ $code = 0 ] || ru_fail $code "$(ru_cause /dev/null)"
   ru_say "Ray $address is whole: ${#ru_names[@]} nodes, $total_cpus CPUs, $total_gpus GPUs, after $((SECONDS - begun)) s"
+  if [ -n "${ECELLM_DASHBOARD:-}" ]; then
+    (umask 077 && echo "$RAY_AUTH_TOKEN" >"$ru_logs/token")
+    ru_say "dashboard: ssh -J LOGIN -L 8265:127.0.0.1:$((base + 2)) ${ru_names[0]}, with the token in $ru_logs/token"
+  fi
 }
 
 ru_node() { # NODE: hold Ray on it in a step of its own
