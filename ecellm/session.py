@@ -6,11 +6,13 @@ ports are open to the network whatever address the node has, and a switch after 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -153,12 +155,18 @@ def _authenticate() -> None:
 
 
 def quiet_init(**words: Any) -> None:
-    """`ray.init` without its talk. For the tools of clusters; stages use `ray_session`."""
+    """`ray.init` without its talk. For the tools of clusters; stages use `ray_session`.
+
+    Ray puts a handler of its own on SIGTERM, which leaves at once with code 15: a stage that saves would never hear.
+    """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     with _without_level_line():
         ray.init(logging_level=logging.WARNING, log_to_driver=False, **words)
+    with contextlib.suppress(ValueError):  # not in the main thread, where Ray sets none either
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
