@@ -10,56 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import cli_runs
 from tests.cluster.box import ROOT, SlurmBox
 
-RUN = """
-name = "tiny"
-out = "out"
-
-[sources.made_up]
-products = 200
-users = 60
-queries = 60
-questions = 60
-
-[build]
-tasks = ["PM", "AP"]
-max_words = 40
-
-[build.sizes]
-train = 64
-val = 4
-test = 8
-ood = 4
-
-[prepare]
-max_length = 512
-
-[model]
-base = "tiny"
-
-[model.tiny]
-hidden = 32
-layers = 1
-heads = 2
-vocab = 512
-
-[train]
-epochs = 1000
-max_steps = 40
-evaluate_every = 100
-batch_size = 8
-micro_batch_size = 2
-learning_rate = 1e-3
-
-[checkpoint]
-every = 10
-
-[evaluate]
-tasks = ["PM"]
-systems = ["tuned"]
-settings = ["IND_Diverse_Instruction"]
-"""
+RUN = (
+    cli_runs.RUN.replace('engine = "plain"\nmax_steps = 2\nbatch_size = 4', "max_steps = 40\nbatch_size = 8")
+    .replace("[train]", "[train]\nepochs = 1000\nevaluate_every = 100")
+    .replace("train = 24", "train = 64")
+    .replace("every = 2", "every = 10")
+)
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 
