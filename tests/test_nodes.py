@@ -8,7 +8,6 @@ import pytest
 
 from ecellm.errors import ClusterError, StorageError
 from ecellm.nodes import _judge, code_digest, see
-from tests.data.made import make_run
 
 
 def test_a_node_that_sees_the_file_has_nothing_to_say(tmp_path: Path) -> None:
@@ -23,28 +22,3 @@ def test_a_node_is_named_with_its_fault() -> None:
         _judge("10.0.0.2", code_digest(), "does not see what the driver wrote there", "/out")
     with pytest.raises(ClusterError, match=r"node 10\.0\.0\.2 cannot run this code(?s:.*)its code is 0000"):
         _judge("10.0.0.2", "0000", "", "/out")
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(120)
-def test_every_node_of_a_real_cluster_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two raylets on this machine: both see the folder; where what they read is another's, that is told."""
-    from ecellm.nodes import check_nodes
-    from tests.cluster.head import Head, second_node
-
-    monkeypatch.delenv("ECELLM_NODES_CHECKED", raising=False)
-    with Head(PYTHONPATH=str(Path(__file__).resolve().parents[1])) as head, second_node(head):
-        from ecellm.session import quiet_init
-
-        quiet_init(address=head.address)
-        import ray
-
-        try:
-            assert sum(node["Alive"] for node in ray.nodes()) == 2
-            check_nodes(make_run(str(tmp_path)))
-            assert not list(tmp_path.glob(".bringup/*"))
-            monkeypatch.setattr("ecellm.nodes.code_digest", lambda: "another")
-            with pytest.raises(ClusterError, match="cannot run this code"):
-                check_nodes(make_run(str(tmp_path)))
-        finally:
-            ray.shutdown()

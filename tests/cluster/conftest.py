@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.box import NoSlurm, SlurmBox
-from tests.cluster.head import Head
+from tests.cluster.head import ROOT, Head
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
     """A real Ray head with its job server."""
-    with Head(dashboard=True, OMP_NUM_THREADS="1") as made:
+    with Head(dashboard=True, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)) as made:
         yield made
 
 
