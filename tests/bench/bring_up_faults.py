@@ -28,6 +28,7 @@ SYMMETRIC = """#!/bin/bash
 cd {root}
 export PYTHONPATH={root} RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=60
 python=${{ECELLM_VENV}}/bin/python
+export PATH="{prefix}/bin:$PATH" # it runs `ray start` and `ray stop` by name
 [ -n "${{RAY_AUTH_TOKEN:-}}" ] || export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=0123456789abcdef0123456789abcdef
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --cpu-bind=none --mpi=none bash -c '
@@ -106,7 +107,7 @@ def _ours(place: Place, fault: Fault) -> dict[str, Any]:
 
 def _symmetric(place: Place, fault: Fault) -> dict[str, Any]:
     script = place.folder / "symmetric.sbatch"
-    script.write_text(SYMMETRIC.format(root=ROOT))
+    script.write_text(SYMMETRIC.format(root=ROOT, prefix=sys.prefix))
     job = _sent(place, fault, str(script))
     _, code = job.wait(fault.seconds)
     worked = bool(list((place.folder / "out").glob("model/COMPLETE")))
