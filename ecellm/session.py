@@ -6,11 +6,13 @@ ports are open to the network whatever address the node has, and a switch after 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -20,6 +22,7 @@ from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.errors import ClusterError
+from ecellm.nodes import check_nodes
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Object store of a private Ray, in bytes. Blocks of rows and tokens are small, and what is too large is spilled."""
@@ -34,11 +37,11 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
         cpus: logical CPUs of a private Ray; a cluster that is joined keeps its own.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or a private Ray does not start.
+        ClusterError: the cluster cannot be reached, a node of it cannot run this code, or a private Ray does not start.
+        StorageError: OUT is not one place for all nodes of the cluster.
     """
     address = run.cluster.address or os.environ.get("RAY_ADDRESS", "")
-    if not address:
-        _authenticate()
+    know_token() if address else _authenticate()
     # What fails in Ray's C++ side comes back as an exception; its log lines would go into this terminal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
@@ -49,10 +52,11 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
     folder = "" if address else tempfile.mkdtemp(prefix="ec", dir="/tmp")
     try:
         try:
-            with _without_level_line():
-                _connect(address, folder, cpus, run)
+            _connect(address, folder, cpus, run)
         except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise _unreachable(address, error) from error
+        if address:
+            check_nodes(run)
         # Ray prints a page about every lost worker on standard output, which is for data; stages tell of it themselves.
         with redirect_stdout(io.StringIO()):
             yield
@@ -135,6 +139,13 @@ def _without_level_line() -> Iterator[None]:
                     os.write(2, line)
 
 
+def know_token() -> None:
+    """Before Ray is imported: a client with a token shows it. Left to itself Ray does not, and is refused."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if given or os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def _authenticate() -> None:
     # Ray makes a token in the home folder when it is left to itself, and other Rays of this user then trip over it.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -143,9 +154,22 @@ def _authenticate() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
+def quiet_init(**words: Any) -> None:
+    """`ray.init` without its talk. For the tools of clusters; stages use `ray_session`.
+
+    Ray puts a handler of its own on SIGTERM, which leaves at once with code 15: a stage that saves would never hear.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
+    with _without_level_line():
+        ray.init(logging_level=logging.WARNING, log_to_driver=False, **words)
+    with contextlib.suppress(ValueError):  # not in the main thread, where Ray sets none either
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     # Workers speak to people through the driver (a board, answers, errors); the rest stays in Ray's own log files.
     environment: dict[str, Any] = {
         "env_vars": worker_environment(run), "worker_process_setup_hook": "ecellm.session.quieten",
@@ -153,17 +177,12 @@ def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     if address:
         # Another machine has its own copy of the code, in its own place.
         environment["env_vars"].pop("PYTHONPATH")
-        ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING, log_to_driver=False)
+        quiet_init(address=address, runtime_env=environment)
         return
-    ray.init(
-        num_cpus=cpus,
-        runtime_env=environment,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
+    quiet_init(
+        num_cpus=cpus, runtime_env=environment, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,
-        logging_level=logging.WARNING,
-        log_to_driver=False,
-    )
+    )  # fmt: skip
 
 
 def _unreachable(address: str, error: Exception) -> ClusterError:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 TaskId = Literal["AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG"]
 TASK_IDS: tuple[TaskId, ...] = ("AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG")
 Kind = Literal["Single_Instruction", "Diverse_Instruction", "Unseen_Instruction", "Diverse_Instruction_1-shot"]
+Market = Literal["spot", "on-demand"]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SourceFormat = Literal[
@@ -272,6 +273,14 @@ class Cluster(Section):
     hang_timeout_s: Count = 1800
     """Longest that no worker gets on, in seconds; then the group is ended, the ranks' places told, and it starts
     again."""
+    train_labels: dict[str, str] = {}
+    evaluate_labels: dict[str, str] = {}
+    """Labels of the nodes that may be used, as `{ "ecellm.io/role" = "evaluate" }`; empty: any node."""
+    train_markets: tuple[Market, ...] = ()
+    evaluate_markets: tuple[Market, ...] = ()
+    """Kinds of nodes, tried in this order, as `["spot", "on-demand"]`; empty: any."""
+    market_wait_s: Count = 300
+    """Wait for nodes of one market before the next is tried, in seconds."""
 
 
 class Track(Section):

@@ -21,6 +21,7 @@ from ecellm.config.schema import Run
 from ecellm.console import note, progress
 from ecellm.errors import ClusterError, EcellmError
 from ecellm.model.base import placed
+from ecellm.placement import place
 from ecellm.provenance import masked
 from ecellm.session import draining_nodes, free_places, ray_session
 from ecellm.storage.open import open_storage
@@ -78,7 +79,10 @@ def _one_group(run: Run, board: Any, private: str, stop: threading.Event, displa
     """One run of Ray Train, with as many starts of the group as it makes itself."""
     import ray
 
-    fitting = _Fit(run, board, private)
+    cluster = run.cluster
+    chosen = cluster.train_labels or cluster.train_markets  # without them Ray Train finds its own places
+    selector = place(run, "train", cluster.min_workers or cluster.workers, stop.is_set) if chosen else {}
+    fitting = _Fit(run, board, private, selector)
     snapshot = _watch(run, board, fitting, stop, display)
     if fitting.error is not None and ray.get(board.failure.remote()) is None:
         log = _keep_log(run, snapshot, fitting.error)
@@ -89,9 +93,9 @@ def _one_group(run: Run, board: Any, private: str, stop: threading.Event, displa
 class _Fit:
     """Ray Train in a thread; `error` is what it ended with."""
 
-    def __init__(self, run: Run, board: Any, private: str) -> None:
+    def __init__(self, run: Run, board: Any, private: str, selector: dict[str, str]) -> None:
         self.error: BaseException | None = None
-        self._trainer = _trainer(run, board, private)
+        self._trainer = _trainer(run, board, private, selector)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -107,7 +111,7 @@ class _Fit:
             self.error = error
 
 
-def _trainer(run: Run, board: Any, private: str) -> Any:
+def _trainer(run: Run, board: Any, private: str, selector: dict[str, str]) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api import config
 
@@ -127,7 +131,7 @@ def _trainer(run: Run, board: Any, private: str) -> Any:
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=config.ScalingConfig(
             num_workers=(cluster.min_workers, cluster.workers) if elastic else cluster.workers,
-            use_gpu=bool(gpus), resources_per_worker=resources, **grow,
+            use_gpu=bool(gpus), resources_per_worker=resources, label_selector=selector or None, **grow,
         ),
         # Ray resumes by name from its own storage; ours is where checkpoints live, so its name is never used again.
         run_config=settings(
