@@ -27,8 +27,8 @@ DOORS = {
     "boto3": ("ecellm/storage/s3.py",),
     "botocore": ("ecellm/storage/s3.py",),
     "ray": (
-        "ecellm/session.py", "ecellm/nodes.py", "ecellm/data/prepare.py", "ecellm/train/launch.py",
-        "ecellm/train/worker.py",
+        "ecellm/session.py", "ecellm/nodes.py", "ecellm/data/prepare.py", "ecellm/train/group.py",
+        "ecellm/train/member.py",
         "ecellm/evaluate/pool.py", "ecellm/doctor.py", "ecellm/placement.py", "ecellm/cluster/ready.py",
         "ecellm/cluster/watch.py", "ecellm/cluster/submit.py",
     ),

@@ -37,22 +37,13 @@ from botocore.exceptions import (
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
+from ecellm.storage.codes import ABSENT, TAKEN, mend_of
 from ecellm.storage.retry import PASSING, Retry
+from ecellm.storage.streams import Unclosed
 
 OWNER = "ecellm-owner"
 """Metadata key that holds who wrote an object in `write_new`."""
-ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
-TAKEN = frozenset({"PreconditionFailed", "412"})
 BROKEN_BODY = (IncompleteReadError, ResponseStreamingError, HttpConnectionError, HTTPClientError)
-MENDS = {
-    "NoSuchBucket": "create the bucket, or correct its name in the run file",
-    "AccessDenied": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
-    "403": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
-    "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to an identity that exists",
-    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY; behind a proxy, see that it keeps the Host header",
-    "ExpiredToken": "renew the credentials; for long runs use a role that renews itself",
-    "BadDigest": "the bytes changed on their way: run again, and check the network if it comes back",
-}
 
 
 class S3Storage:
@@ -142,7 +133,7 @@ class S3Storage:
         def move() -> None:
             stream.seek(0)
             # boto3 closes what it has sent; a second try needs it open
-            self._mover.upload_fileobj(_Open(stream), self.bucket, self._key(key), Config=self._transfer)
+            self._mover.upload_fileobj(Unclosed(stream), self.bucket, self._key(key), Config=self._transfer)
 
         with self._told("write", self._url(key)):
             _twice_if_expired(move)
@@ -224,7 +215,7 @@ class S3Storage:
             code = _code(trouble)
             if code in ABSENT:
                 raise FileNotFoundError(errno.ENOENT, "no such object", url) from trouble
-            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=_mend(code)) from trouble
+            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend_of(code)) from trouble
         except (NoCredentialsError, PartialCredentialsError) as trouble:
             mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
             raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
@@ -233,36 +224,13 @@ class S3Storage:
             raise StorageError(f"{url}: S3 does not answer", found=_first_line(trouble), mend=mend) from trouble
         except (BotoCoreError, Boto3Error) as trouble:
             inner = re.search(r"\((\w+)\) when calling", str(trouble))
-            mend = _mend(inner.group(1) if inner else "")
+            mend = mend_of(inner.group(1) if inner else "")
             raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
         except FileNotFoundError:
             raise
         except OSError as trouble:
             mend = "free some space on the local disk" if trouble.errno == errno.ENOSPC else "check the local disk"
             raise StorageError(f"{url}: cannot {doing}", found=str(trouble), mend=mend) from trouble
-
-
-class _Open(io.RawIOBase):
-    """A stream that outlives whoever reads it."""
-
-    def __init__(self, stream: BinaryIO | io.RawIOBase) -> None:
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        return self._stream.read(size) or b""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
 
 
 def split(root: str) -> tuple[str, str]:
@@ -310,12 +278,6 @@ def _passes(trouble: Exception) -> bool:
     if isinstance(trouble, ClientError):
         return _code(trouble) in PASSING
     return isinstance(trouble, HttpConnectionError | HTTPClientError | IncompleteReadError)
-
-
-def _mend(code: str) -> str:
-    if code in PASSING:
-        return "S3 kept failing: wait, or raise storage.attempts, then run the same command again"
-    return MENDS.get(code, "check the bucket and the credentials, then run the same command again")
 
 
 def _first_line(trouble: Exception) -> str:
