@@ -28,7 +28,7 @@ def test_a_good_run_has_no_fault() -> None:
         ({"train": {"batch_size": 3}, "cluster": {"workers": 4}}, "train.batch_size"),
         ({"train": {"pack_tokens": 512}}, "train.pack_tokens"),
         ({"cluster": {"workers": 2, "min_workers": 3}}, "cluster.min_workers"),
-        ({"model": {"attention": "flex_attention"}}, "model.attention"),
+        ({"model": {"base": "tiny", "attention": "flex_attention"}}, "model.attention"),
         ({"prepare": {"max_length": 64}}, "prepare.max_length"),
         ({"evaluate": {"batch_tokens": 1000}}, "evaluate.batch_tokens"),
         ({"model": {"base": "tiny", "tiny": {"hidden": 100, "heads": 3}}}, "model.tiny.hidden"),
