@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ecellm.config.mends import Mends
+
 TaskId = Literal["AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG"]
 TASK_IDS: tuple[TaskId, ...] = ("AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG")
 Kind = Literal["Single_Instruction", "Diverse_Instruction", "Unseen_Instruction", "Diverse_Instruction_1-shot"]
@@ -34,7 +36,7 @@ class SourceFile(Section):
     format: SourceFormat
     """How to read it."""
     path: str
-    """File or folder, relative to `sources.root` unless absolute or s3://."""
+    """File or folder, relative to `sources.root` unless absolute, s3:// or http(s)://."""
     category: str = ""
     """Product category, where the file does not say it."""
     domain: Literal["IND", "OOD"] = "IND"
@@ -68,7 +70,7 @@ class Sources(Section):
     files: tuple[SourceFile, ...] = ()
     """Raw files of the six sources, or their stand-ins."""
     published: str = ""
-    """The published `dataset.json`: a file, s3:// or a hub name; then nothing is built."""
+    """The published `dataset.json`: a file, s3://, http(s)://, or a data set's hub name or folder; nothing is built."""
     made_up: MadeUp | None = None
     """Invent the raw files first."""
     max_bad_share: Share = 0.05
@@ -90,20 +92,22 @@ class Build(Section):
     tasks: tuple[TaskId, ...] = TASK_IDS
     """Tasks to build."""
     recipe: Literal["sound", "paper"] = "sound"
-    """`paper`: the authors' construction; `sound`: splits disjoint by product, user or query, faults mended."""
+    """`paper`: the authors' construction (spec B); `sound`: the same tasks with its faults mended."""
+    mends: Mends = Mends()
+    """Single mends on or off, whatever the recipe."""
     sizes: Sizes = Sizes()
     """Most samples a task may have; fewer are used where the source has fewer, and the card says so."""
     task_sizes: dict[TaskId, Sizes] = {}
     """Other sizes for some tasks."""
-    negatives: Literal["random", "hard"] = "random"
-    """Negative pairs of PM and candidates of SR."""
+    negatives: Literal["auto", "random", "hard"] = "auto"
+    """Negative pairs of PM and candidates of SR: `hard` ones look alike; `auto`: hard in `sound`, random in `paper`."""
     test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of products, users or queries that is kept for the test, where a source states no splits (paper: 0.1)."""
     val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """The same for validation (paper: 0.1)."""
-    class_balance: Share = 0.0
+    class_balance: Share | None = None
     """Training samples of tasks with a few classes (`sound`): 0 draws them as found, 1 the same number of each class,
-    between them a class of n samples counts as n to the power of 1 - class_balance."""
+    between them a class of n samples counts as n to the power of 1 - class_balance. Absent: 0.5 in `sound`."""
     task_class_balance: dict[TaskId, Share] = {}
     """Another balance for some tasks."""
     description_words: Count = 50
@@ -112,6 +116,17 @@ class Build(Section):
     """Longest text of one item of SR, in words (paper: 25)."""
     max_words: Count = 400
     """Longest document (AP, AG) or review (SA) in words; the rest is cut, never the answer."""
+    near_duplicates: Share | None = None
+    """Inputs whose three-word shingles overlap by this much (Jaccard) are near-duplicates; `sound` keeps one in a split
+    and none in two. Absent: 0.9 in `sound`; 0: they stay, and are counted."""
+    language: bool | None = None
+    """Leave out what a language model says is not English; absent: as the recipe and the task have it."""
+    wording: str = ""
+    """Instructions: empty for our own; a folder of TASK.toml files; or a published dataset.json to take them from."""
+    workers: int = Field(default=0, ge=0)
+    """Processes; 0: one for small sources, else all cores of the machine or cluster. Rows are the same for any."""
+    scratch: str = ""
+    """Where big builds keep their sorted parts: a folder or s3:// prefix that all workers see; empty: with the rows."""
 
 
 class Prepare(Section):

@@ -21,10 +21,10 @@ PER_QUERY = 2
 """Exact and irrelevant products of one query; more would drown the few judged pairs of other labels."""
 
 
-def read_esci_exact(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
+def read_esci_exact(place: File, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
     """At most PER_QUERY exact and PER_QUERY irrelevant Judgements for each query, all `train`. Raises DataError."""
     exact: dict[str, dict[str, Judgement]] = {}
-    for judgement in read_esci_csv(location, source, tally):
+    for judgement in read_esci_csv(place, source, tally):
         if judgement.label == "E":
             exact.setdefault(judgement.query, {})[judgement.product] = replace(judgement, split="train")
     titles = {product: judgement.title for found in exact.values() for product, judgement in found.items()}

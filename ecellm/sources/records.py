@@ -1,4 +1,7 @@
-"""What a reader yields: the six sources' nouns, free of their file formats. Readers never pass on reviewer names."""
+"""What a reader yields: the six sources' nouns, free of their file formats. Readers never pass on reviewer names.
+
+`line` is the line or row of the file that a record came from, from 1; 0 where it came from several.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class CatalogueItem:
     description: str | None
     manufacturer: str | None
     price: str | None
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,7 @@ class Match:
 
     amazon: str
     google: str
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class Product:
     also_buy: tuple[str, ...]
     also_view: tuple[str, ...]
     similar: tuple[str, ...]
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,7 @@ class Review:
     """Unix seconds."""
     split: str = ""
     """`train`, `val` or `test` where the run file says so of the whole file."""
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,7 @@ class Attributed:
     """(value, source) pairs."""
     split: str
     """`train`, `val`, `test`, or "" where the source has no splits."""
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +90,14 @@ class Judgement:
     query: str
     product: str
     title: str
+    """Empty where it is in another file."""
     label: str
     """`E` exact, `S` substitute, `C` complement, `I` irrelevant."""
     locale: str
     small: bool
     """Whether it is in the source's reduced version (QPR uses only that)."""
     split: str
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +116,17 @@ class Question:
     answers: tuple[tuple[str, int, int], ...]
     """(text, helpful votes, all votes)."""
     split: str
+    line: int = 0
 
 
-SourceRecord = CatalogueItem | Match | Product | Review | Attributed | Judgement | Question
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedProduct:
+    """The title of a product of Shopping Queries, to be joined to its judgements."""
+
+    locale: str
+    id: str
+    title: str
+    line: int = 0
+
+
+SourceRecord = CatalogueItem | Match | Product | Review | Attributed | Judgement | ListedProduct | Question

@@ -12,7 +12,7 @@ import pytest
 
 from ecellm.config.schema import SourceFile
 from ecellm.errors import DataError
-from ecellm.sources.read import FORMAT_TASKS, READERS, Tally, read_source
+from ecellm.sources.read import FORMAT_TASKS, FORMATS, Tally, read_source
 from ecellm.sources.records import CatalogueItem, Match
 
 
@@ -31,7 +31,7 @@ REVIEW = {"reviewerID": "U1", "asin": "P1", "overall": 5.0, "reviewText": "Fine"
 
 
 def test_every_format_has_a_reader_and_tasks() -> None:
-    assert READERS.keys() == FORMAT_TASKS.keys()
+    assert FORMATS.keys() == FORMAT_TASKS.keys()
 
 
 def test_reviews_leave_the_name_behind(tmp_path: Path) -> None:

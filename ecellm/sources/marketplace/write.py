@@ -20,12 +20,13 @@ from ecellm.sources.marketplace.questions import write_questions
 from ecellm.sources.marketplace.reviews import write_metadata, write_reviews
 from ecellm.sources.marketplace.world import make_world
 
+VERSION = 1
 NOTICE = "MADE UP. Every product, person, review and question in this folder is invented by ecellm.\n"
 _IND = ("Electronics", "Home_and_Kitchen", "Sports_and_Outdoors")
 _OOD = "Tools_and_Home_Improvement"
 
 
-def write_marketplace(folder: str, settings: MadeUp, seed: int) -> tuple[SourceFile, ...]:
+def write_marketplace(folder: str, settings: MadeUp, seed: int, workers: int = 1) -> tuple[SourceFile, ...]:
     """Write the raw files under the local `folder` and say what they are (paths relative to it)."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "README.txt"), "w", encoding="utf-8") as file:
