@@ -17,7 +17,7 @@ RANKS = {
     "ecinstruct": 4, "model": 4, "checkpoint": 4, "baselines": 4, "similarity": 4,
     "data": 5,
     "train": 6, "evaluate": 6, "score": 6,
-    "report": 7, "plan": 7, "doctor": 7,
+    "report": 7, "plan": 7, "doctor": 7, "looking": 7,
     "pipeline": 8,
     "cli": 9,
     "jobs": 10,
@@ -28,7 +28,7 @@ DOORS = {
     "botocore": ("ecellm/storage/s3.py",),
     "ray": (
         "ecellm/session.py", "ecellm/data/prepare.py", "ecellm/train/launch.py", "ecellm/train/worker.py",
-        "ecellm/evaluate/pool.py", "ecellm/doctor.py",
+        "ecellm/evaluate/pool.py", "ecellm/doctor.py", "ecellm/ecinstruct/flow/cluster.py",
     ),
 }  # fmt: skip
 FILES = sorted([*ROOT.glob("ecellm/**/*.py"), *ROOT.glob("jobs/**/*.py")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ecellm.cli import checkpoints, score, stages, tools
+from ecellm.cli import checkpoints, data, score, stages, tools
 
 app = typer.Typer(
     name="ecellm",
@@ -18,3 +18,4 @@ stages.add_to(app)
 score.add_to(app)
 tools.add_to(app)
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(data.app, name="data")

@@ -42,9 +42,9 @@ def _given(value: object) -> bool:
 
 def files_once(run: Run) -> Iterator[Fault]:
     """A file listed twice would count its records twice."""
-    seen: dict[tuple[str, str, tuple[str, ...]], int] = {}
+    seen: dict[tuple[str, str, tuple[str, ...], str], int] = {}
     for number, file in enumerate(run.sources.files):
-        first = seen.setdefault((file.format, file.path, file.tasks), number)
+        first = seen.setdefault((file.format, file.path, file.tasks, file.category), number)
         if first != number:
             yield Fault(f"sources.files.{number}.path", f"{file.path!r} is entry {first} too", "each file once")
 

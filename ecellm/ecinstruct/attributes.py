@@ -125,7 +125,10 @@ def hold_out(desk: Desk) -> None:
 
 
 def _held_out(counts: dict[str, int], recipe: Recipe) -> set[str]:
-    """Attributes drawn until they cover `sizes.ood` test records or 15 % of them; one stays at least."""
+    """Attributes drawn until they cover `sizes.ood` test records or 15 % of them; one stays at least.
+
+    Those that would cover more than twice as many are passed over; where all do, the smallest is taken.
+    """
     goal = min(recipe.sizes.ood, int(HELD_OUT_SHARE * sum(counts.values())) + 1)
     held: set[str] = set()
     covered = 0
@@ -135,7 +138,8 @@ def _held_out(counts: dict[str, int], recipe: Recipe) -> set[str]:
         if counts[name] <= 2 * goal:
             held.add(name)
             covered += counts[name]
-    return held
+    smallest = min(counts, key=lambda name: (counts[name], name), default="")
+    return held if held or len(counts) < 2 else {smallest}
 
 
 def pick(desk: Desk) -> None:

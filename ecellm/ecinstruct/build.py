@@ -1,7 +1,8 @@
 """The build stage: raw sources, or the published data set, to `OUT/rows` with its card.
 
-Each task has its own marker (`rows/tasks/ID/COMPLETE`), and a build in progress keeps what it did under `rows/work`, so a
-killed build goes on where it was. Small sources are built in this process, big ones on Ray; the rows are the same.
+Each task has its own marker (`rows/tasks/ID/COMPLETE`), and a build in progress keeps what it did under `rows/work`,
+so a killed build goes on where it was. Small sources are built in this process, big ones on Ray; the rows are the
+same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ecellm.ecinstruct.card import card, data_card, whole_task
 from ecellm.ecinstruct.families import FAMILY_OF
 from ecellm.ecinstruct.finish import FOLDER, part_name
 from ecellm.ecinstruct.flow.here import Here
-from ecellm.ecinstruct.flow.job import Feed, Job
+from ecellm.ecinstruct.flow.job import Job
 from ecellm.ecinstruct.flow.scratch import Scratch
 from ecellm.ecinstruct.flow.waves import Outcome, run_waves
 from ecellm.ecinstruct.instructions import wordings
@@ -52,7 +53,7 @@ def build(run: Run) -> dict[str, Any]:
         raw = gather(run, storage, stack, crew_size(run))
         _check(run, raw)
         words = wordings(own_wordings(run), run.seed)
-        recipes = {task: Recipe.of(run.build, task, run.seed, words[task]) for task in TASK_IDS}
+        recipes: dict[str, Recipe] = {task: Recipe.of(run.build, task, run.seed, words[task]) for task in TASK_IDS}
         whole = fingerprint("build", VERSION, recipes, run.build.tasks, [one.identity() for one in raw])
         if is_complete(storage, FOLDER, whole):
             console.console.print("  rows are complete for these inputs: skipped")
@@ -69,8 +70,10 @@ def crew_size(run: Run) -> int:
 
 def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], whole: str) -> dict[str, Any]:
     """Every task's part of the card; those that were complete are not built again."""
-    marks = {task: fingerprint("task", VERSION, task, recipes[task], [one.identity() for one in raw if one.serves(task)])
-             for task in run.build.tasks}  # fmt: skip
+    marks: dict[str, str] = {}
+    for task in run.build.tasks:
+        mine = [one.identity() for one in raw if one.serves(task)]
+        marks[task] = fingerprint("task", VERSION, task, recipes[task], mine)
     done: dict[str, Any] = {}
     for task in run.build.tasks:
         folder = join(FOLDER, "tasks", task)
@@ -81,15 +84,15 @@ def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw
         storage.delete(join(folder, "COMPLETE"))
         for split in SPLITS:
             storage.delete(join(FOLDER, split, f"{part_name(task)}.parquet"))
-    missing = [task for task in run.build.tasks if task not in done]
+    missing: list[str] = [task for task in run.build.tasks if task not in done]
     if missing:
         outcome = _build(run, storage, recipes, raw, whole, missing, marks)
         done |= outcome.tasks
-        empty = [task for task in missing if task in outcome.tasks and not outcome.tasks[task]["samples"]["train"]]
         for _, error in outcome.faults:
             raise error
-        for task in empty:
-            raise _no_sample(task, outcome.tasks[task], [one for one in raw if one.serves(task)])
+        for name in missing:
+            if not outcome.tasks[name]["samples"]["train"]:
+                raise _no_sample(name, outcome.tasks[name], [one for one in raw if one.serves(name)])
     return {task: done[task] for task in run.build.tasks}
 
 
@@ -98,7 +101,7 @@ def _build(
     marks: dict[str, str],
 ) -> Outcome:  # fmt: skip
     feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in missing)])
-    total = sum(one.size for one in raw)
+    total = sum(one.unpacked for one in raw)
     parts, piece_bytes = Job.sizes(total)
     small = total < SMALL_BYTES if run.build.workers == 0 else run.build.workers == 1
     scratch = _scratch(run, storage, fingerprint(whole, sorted(missing), parts, piece_bytes)[:16])
@@ -110,9 +113,7 @@ def _build(
         facts["sources"] = {feed.label: tallies[feed.number] for feed in feeds if task in feed.tasks}
         if facts["samples"]["train"]:
             publish(storage, join(FOLDER, "tasks", task), marks[task], card=whole_task(facts))
-        counts = facts["samples"]
-        console.console.print(f"  {task:<4} train {counts['train']:>6}  val {counts['val']:>5}  test {counts['test']:>5}"
-                              f"  ood {counts['ood']:>5}")  # fmt: skip
+        console.console.print(f"  {task:<4} " + "  ".join(f"{pool} {n:>6}" for pool, n in facts["samples"].items()))
 
     tallies: dict[int, Any] = {}
     crew: Any = nullcontext(Here())
@@ -144,7 +145,9 @@ def _publish(
 ) -> dict[str, Any]:
     _remove_others(storage, run.build.tasks)
     made_up = any(one.made_up for one in raw)
-    data = card(run, tasks, [one.facts() for one in raw], recipes[run.build.tasks[0]], made_up=made_up, fingerprint=whole)
+    data = card(
+        run, tasks, [one.facts() for one in raw], recipes[run.build.tasks[0]], made_up=made_up, fingerprint=whole
+    )
     storage.write(join(FOLDER, "card.json"), data)
     storage.write(join(FOLDER, "README.md"), data_card(data))
     counts = {task: facts["samples"] for task, facts in tasks.items()}

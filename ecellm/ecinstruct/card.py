@@ -22,7 +22,7 @@ from ecellm.tasks.registry import TASKS
 NOTES = (
     "AVE answers are lower-cased, inputs are not, as in the paper.",
     "PM, MPC, PSI and QPR have no out-of-domain test; AVE out-of-domain means held-out attributes.",
-    "Language is told by fastText's small model, which must be sure; near-duplicates by MinHash of three-word shingles.",
+    "Language is told by fastText's small model, near-duplicates by MinHash of three-word shingles.",
     "Reviewer names never leave the readers; user ids are used to keep users apart and are in no row.",
 )
 
@@ -93,8 +93,13 @@ def data_card(card_json: bytes) -> bytes:
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("\n", " ")
     total = said["samples"]
     size = next((name for limit, name in _SIZES if total < limit), "n>1M")
-    page = environment.from_string(text).render(card=said, names=names, settings=settings, size=size,
-                                                files=lambda card: dict(sorted(_once(card["tasks"]).items())))  # fmt: skip
+    page = environment.from_string(text).render(
+        card=said,
+        names=names,
+        settings=settings,
+        size=size,
+        files=lambda card: dict(sorted(_once(card["tasks"]).items())),
+    )
     return page.encode()
 
 

@@ -55,7 +55,9 @@ def _core(users: Marks, items: Marks) -> tuple[Marks, Marks]:
 def keep_core(desk: Desk) -> Callable[[str, int, int], bool]:
     """(category, user, item) -> whether the purchase is of the core."""
     kept = {
-        group: tuple(set(desk.shared(f"core.{kind}.{number}", "shelf")["mark"].to_pylist()) for kind in ("users", "items"))
+        group: tuple(
+            set(desk.shared(f"core.{kind}.{number}", "shelf")["mark"].to_pylist()) for kind in ("users", "items")
+        )
         for group, number in desk.facts("core", "shelf").items()
     }
     return lambda group, user, item: user in kept[group][0] and item in kept[group][1]

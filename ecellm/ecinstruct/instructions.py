@@ -1,8 +1,8 @@
 """Each task's wording: one base instruction, five others, the options. One TOML file a task; ours is package data.
 
-Which of the five no training row carries is drawn from the seed, as spec B.0 has it: with seed 1 it is the second one, and
-for MPC and PSI what the authors' generator gives after their 12,000 draws for each task before. A user's folder may hold
-files of the same form for some tasks or all; `harvest` takes the wording of published rows.
+Which of the five no training row carries is drawn from the seed, as spec B.0 has it: with seed 1 it is the second one,
+and for MPC and PSI what the authors' generator gives after their 12,000 draws for each task before. A user's folder
+may hold files of the same form for some tasks or all; `harvest` takes the wording of published rows.
 """
 
 from __future__ import annotations

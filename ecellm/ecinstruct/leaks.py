@@ -1,4 +1,5 @@
-"""The leak report: for every pair of pools, what they share. Counted on the samples that were chosen, in both recipes."""
+"""The leak report: for every pair of pools, what they share. Counted on the samples that were chosen, in both
+recipes."""
 
 from __future__ import annotations
 

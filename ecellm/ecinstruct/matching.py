@@ -146,11 +146,9 @@ def _paper(
 def describe(item: CatalogueItem, recipe: Recipe) -> dict[str, object]:
     """A catalogue entry as the input shows it."""
     mends, words = recipe.mends, recipe.description_words
-    title, description, manufacturer, price = item.title, item.description, item.manufacturer, item.price
-    if mends.clean_text:
-        title, description, manufacturer, price = (
-            cleaning.clean(text) if text else text for text in (title, description, manufacturer, price)
-        )
+    tidy = cleaning.clean if mends.clean_text else str
+    said = (item.title, item.description, item.manufacturer, item.price)
+    title, description, manufacturer, price = (tidy(text) if text else text for text in said)
     cut = cleaning.first_words if mends.words_by_space else cleaning.paper_first_words
     shown: Any = cut(description, words) if description else None
     if not mends.json_text:

@@ -1,4 +1,5 @@
-"""The authors' draws, shared out: which samples a `paper` pool takes, in which order, by their places in the sources."""
+"""The authors' draws, shared out: which samples a `paper` pool takes, in which order, by their places in the
+sources."""
 
 from __future__ import annotations
 

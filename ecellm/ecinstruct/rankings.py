@@ -1,14 +1,16 @@
 """QPR, query-product ranking (spec B.9): lists of 2 to 4 products of one query whose ESCI labels all differ.
 
-`paper`: a query and a length are drawn, then labels, and for each label the row that pandas' `sample(random_state=seed)`
-always takes; lists whose set of examples is known are passed over, until there are enough. Python's generator from
-the seed draws the queries, in the order in which the rows name them; which generator the authors used is not known.
-`sound`: each query gives a few lists, each with a draw of its own for products, order and length.
+`paper`: a query and a length are drawn, then labels, and for each label the row that pandas'
+`sample(random_state=seed)` always takes; lists whose set of examples is known are passed over, until there are enough.
+Python's generator from the seed draws the queries, in the order in which the rows name them; which generator the
+authors used is not known. `sound`: each query gives a few lists, each with a draw of its own for products, order and
+length.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,11 +27,13 @@ from ecellm.ecinstruct.samples import POOLS, Sample
 
 ORDER = "ESCI"
 ROUNDS, LEAST_ROUNDS = 12, 2
-"""Most and least lists that `sound` draws from one query."""
-SPARE = 24
-"""Lists are drawn so that there are about this many for each that is asked, of a query of eight judgements."""
-TRIES = 200
-"""`paper` gives up after so many draws for each list that is asked: a small source has no more."""
+"""Most and least lists that `sound` draws from one query of few judgements; a query of more gives up to one for
+each."""
+SPARE = 3
+"""Lists that are drawn, about, for each one that is asked."""
+PATIENCE = (20, 2_000)
+"""`paper` gives up after so many draws for each query, and so many more, that brought nothing new: a small source has
+no more lists."""
 POOL = pa.schema(
     [
         ("split", pa.string()), ("query", pa.string()), ("label", pa.string()), ("title", pa.string()),
@@ -57,14 +61,14 @@ def any_small(desk: Desk) -> bool:
     return bool(desk.memo["small"])
 
 
-def rounds(desk: Desk) -> int:
-    """Lists that one query gives: more where there are few judgements for what is asked."""
-    if "rounds" not in desk.memo:
+def rounds(desk: Desk, judged: int) -> int:
+    """Lists that a query of so many judgements gives: more where there are few judgements for what is asked."""
+    if "a row" not in desk.memo:
         wanted = "True" if any_small(desk) else "False"
         rows = sum(desk.facts("small", stage).get(wanted, 0) for stage in ("scatter", "titles"))
-        asked = desk.recipes["QPR"].asked
-        desk.memo["rounds"] = max(LEAST_ROUNDS, min(ROUNDS, -(-SPARE * asked // max(1, rows))))
-    return int(desk.memo["rounds"])
+        desk.memo["a row"] = SPARE * desk.recipes["QPR"].asked / max(1, rows)
+    wanted_here: int = math.ceil(desk.memo["a row"] * judged)
+    return max(LEAST_ROUNDS, min(wanted_here, max(ROUNDS, judged)))
 
 
 def offer_lists(desk: Desk, split: str, judged: list[tuple[Any, ...]]) -> None:
@@ -80,7 +84,7 @@ def offer_lists(desk: Desk, split: str, judged: list[tuple[Any, ...]]) -> None:
             desk.drop("query with one label only", split, task="QPR")
             continue
         seen: set[frozenset[str]] = set()
-        for turn in range(rounds(desk)):
+        for turn in range(rounds(desk, sum(map(len, by_label.values())))):
             chance = rng(desk.seed, "QPR", split, query, turn)
             length = chance.randint(2, min(4, len(by_label)) if desk.recipe.mends.varied_rankings else 4)
             if length > len(by_label):
@@ -115,20 +119,23 @@ def _loop(rows: list[tuple[Any, ...]], size: int, seed: int) -> list[Sample]:
     shelves: dict[str, dict[str, list[tuple[Any, ...]]]] = {}
     for row in rows:
         shelves.setdefault(row[1], {}).setdefault(row[2], []).append(row)
-    queries, draw = list(shelves), random.Random(seed)
+    fixed = {query: {label: of[permutation(len(of), seed)[0]] for label, of in by_label.items()}
+             for query, by_label in shelves.items()}  # fmt: skip
+    queries, draw = list(fixed), random.Random(seed)
     made: list[Sample] = []
     seen: set[frozenset[str]] = set()
-    for _ in range(TRIES * size if queries else 0):
-        if len(made) == size:
-            break
+    left = patience = PATIENCE[0] * len(queries) + PATIENCE[1]
+    while queries and len(made) < size and left:
+        left -= 1
         query, length = draw.choice(queries), draw.choice((2, 3, 4))
-        by_label = shelves[query]
+        by_label = fixed[query]
         if len(by_label) < length:
             continue
         labels = [label for label in draw.sample(ORDER, len(ORDER)) if label in by_label][:length]
-        chosen = [by_label[label][permutation(len(by_label[label]), seed)[0]] for label in labels]
+        chosen = [by_label[label] for label in labels]
         examples = frozenset(f"{row[5]} {row[4]}" for row in chosen)
         if examples not in seen:
             seen.add(examples)
             made.append(ranking(chosen[0][5], query, [(row[2], row[3]) for row in chosen]))
+            left = patience
     return made

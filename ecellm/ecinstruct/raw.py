@@ -1,7 +1,7 @@
 """The raw sources of a run at hand: which files there are, what they are known by, and how each is fed to the build.
 
-A file that several entries name (the same questions for two tasks, by category) is fed once, with all its uses. Files on
-this machine are known by their sha256; remote ones by size and edges, and their sha256 is not claimed.
+A file that several entries name (the same questions for two tasks, by category) is fed once, with all its uses. Files
+on this machine are known by their sha256; remote ones by size and edges, and their sha256 is not claimed.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ LICENCES = {
 """Format -> what the origin says of its licence."""
 
 
+PACKED = 5
+"""Bytes of text for one byte of a packed file, about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Raw:
     """One entry of the run file with its files: (part, digest, bytes) of each."""
@@ -63,6 +67,13 @@ class Raw:
         """Bytes of all its files."""
         return sum(size for _, _, size in self.files)
 
+    @property
+    def unpacked(self) -> int:
+        """The same unpacked, about."""
+        return sum(
+            size * (PACKED if part.location.endswith((".gz", ".parquet")) else 1) for part, _, size in self.files
+        )
+
     def serves(self, task: str) -> bool:
         """Whether a task may and can use it."""
         return task in FORMAT_TASKS[self.entry.format] and (not self.entry.tasks or task in self.entry.tasks)
@@ -76,9 +87,15 @@ class Raw:
         """For the card."""
         digests = [digest for _, digest, _ in self.files]
         one = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-        return {"source": self.label, "format": self.entry.format, "files": len(self.files), "bytes": self.size,
-                "sha256": one, "made_up": self.made_up,
-                "licence": "invented by ecellm: Apache-2.0" if self.made_up else LICENCES[self.entry.format]}  # fmt: skip
+        return {
+            "source": self.label,
+            "format": self.entry.format,
+            "files": len(self.files),
+            "bytes": self.size,
+            "sha256": one,
+            "made_up": self.made_up,
+            "licence": "invented by ecellm: Apache-2.0" if self.made_up else LICENCES[self.entry.format],
+        }
 
 
 def label_of(entry: SourceFile, name: str, made_up: bool) -> str:
@@ -103,7 +120,9 @@ def gather(run: Run, storage: Storage, stack: ExitStack, workers: int) -> list[R
         sizes = dict(zip(places, pool.map(lambda place: size_of(place, run.storage), places), strict=True))
     found = [Raw(entry, tuple((part, digests[part.location], sizes[part.location]) for part in parts),
                  made_up is not None) for entry, parts in listed]  # fmt: skip
-    return sorted(found, key=lambda one: (one.label, one.entry.category, one.entry.domain, one.entry.split, one.entry.tasks))
+    return sorted(
+        found, key=lambda one: (one.label, one.entry.category, one.entry.domain, one.entry.split, one.entry.tasks)
+    )
 
 
 def _made_up(run: Run, made_up: MadeUp, storage: Storage, stack: ExitStack, workers: int) -> str:

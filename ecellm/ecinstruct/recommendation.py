@@ -90,7 +90,7 @@ def item_text(rows: list[Event], recipe: Recipe) -> str:
     With `clean_text` what the title says already is left out: twenty candidates make a long prompt.
     """
     title = next((row[1] for row in rows if row[1]), "")
-    category = next((row[2] for row in rows if row[2]), [])[:2]
+    category: list[str] = next((row[2] for row in rows if row[2]), [])[:2]
     brand = next((row[3] for row in rows if row[3]), "")
     if not recipe.mends.clean_text:
         return " ".join(map(cleaning.paper_item, (title, tuple(category), brand))).strip()
@@ -145,8 +145,8 @@ def _offer(
     recipe, last = desk.recipe, len(history) - 1
     if recipe.paper:
         key = mark(f"{group}\x1f{user}")
-        ends = {"test": last, "val": last - 1, "train": last - 2} if domain != "OOD" else {"ood": last}
-        for pool, end in ends.items():
+        of_pool = {"test": last, "val": last - 1, "train": last - 2} if domain != "OOD" else {"ood": last}
+        for pool, end in of_pool.items():
             _put(desk, pool, user, domain, group, history, end, source, key)
         desk.stand("SR", domain, group, key)
         return
@@ -173,7 +173,8 @@ def _period(desk: Desk, time: int) -> str:
     """The split whose time a purchase falls into: training ends first, the test comes last."""
     if "period" not in desk.memo:
         days = sorted((int(day), n) for day, n in desk.facts("days", "items").items())
-        total, seen, bounds = sum(n for _, n in days), 0, []
+        total, seen = sum(n for _, n in days), 0
+        bounds: list[int] = []
         wanted = [1 - desk.recipe.shares["test"] - desk.recipe.shares["val"], 1 - desk.recipe.shares["test"]]
         for day, n in days:
             seen += n

@@ -41,12 +41,7 @@ LINKS = pa.schema(
         ("domain", pa.string()), ("source", pa.string()), ("place", pa.uint64()),
     ]
 )  # fmt: skip
-PAIRS = pa.schema(
-    [
-        ("a", pa.string()), ("b", pa.string()), ("letter", pa.string()), ("group", pa.string()), ("domain", pa.string()),
-        ("source", pa.string()),
-    ]
-)  # fmt: skip
+PAIRS = pa.schema([(name, pa.string()) for name in ("a", "b", "letter", "group", "domain", "source")])
 FOUND = pa.schema([("place", pa.uint64()), *PAIRS])
 EDGES = pa.schema([("key", pa.uint64()), ("letter", pa.string()), ("a", pa.uint64()), ("b", pa.uint64())])
 NODES = pa.schema([("node", pa.uint64()), ("split", pa.string())])
@@ -88,7 +83,7 @@ def join(desk: Desk, part: int) -> None:
             desk.drop("linked product of the same title")
             continue
         pair = (title, theirs or "")
-        row = (*(pair if keep_direction else sorted(pair)), letter, group, domain, source)
+        row = (*(pair if keep_direction else tuple(sorted(pair))), letter, group, domain, source)
         if each_link:
             _pair(desk, row)
         else:
@@ -98,12 +93,12 @@ def join(desk: Desk, part: int) -> None:
 def whole_items(desk: Desk, part: int) -> None:
     """`paper`: one candidate without a title discards all of the item's pairs of that relation."""
     of: dict[tuple[int, str], list[tuple[Any, ...]]] = defaultdict(list)
-    for place, *row in desk.rows("found", part, "titles"):
-        of[place, row[2]].append(tuple(row))
+    for place, *rest in desk.rows("found", part, "titles"):
+        of[place, rest[2]].append(tuple(rest))
     for rows in of.values():
         if all(row[0] and row[1] for row in rows):
-            for row in rows:
-                _pair(desk, row)
+            for whole in rows:
+                _pair(desk, whole)
         else:
             desk.drop("item with a linked product without a title", n=sum(bool(row[0] and row[1]) for row in rows))
 
@@ -150,8 +145,13 @@ def cut_graph(desk: Desk) -> None:
     recipe = desk.recipe
     limit = max(LEAST, SPARE * (recipe.asked - recipe.size("ood")))
     keys, letters, ends = _first_links(desk, limit)
-    desk.drop(MORE, "", sum(desk.facts("pool/PRP", "pairs").values())
-              - sum(n for name, n in desk.facts("pool/PRP", "pairs").items() if name.startswith("ood")) - len(keys))  # fmt: skip
+    desk.drop(
+        MORE,
+        "",
+        sum(desk.facts("pool/PRP", "pairs").values())
+        - sum(n for name, n in desk.facts("pool/PRP", "pairs").items() if name.startswith("ood"))
+        - len(keys),
+    )
     if recipe.mends.disjoint_splits:
         edges = [(f"{a:016x}", f"{b:016x}") for a, b in ends.tolist()]
         nodes = {node for edge in edges for node in edge}

@@ -15,8 +15,8 @@ SPLIT_OF = {"train": "train", "val": "val", "test": "test", "ood": "test"}
 class Sample:
     """One input with its gold answer.
 
-    `entities` are the things that must not be in two splits, as `product:B00…` or `query:…`. `slot` names what the input
-    asks for, where inputs that look alike may ask for different things (an attribute, a query).
+    `entities` are the things that must not be in two splits, as `product:B00…` or `query:…`. `slot` names what the
+    input asks for, where inputs that look alike may ask for different things (an attribute, a query).
     """
 
     task: str

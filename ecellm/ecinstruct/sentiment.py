@@ -2,8 +2,8 @@
 
 `paper`: the first 200,000 lines of each file, 80/10/10 by scikit-learn's draw for each category, then a third of the
 size from the front of each category, in the order of their names. `sound`: neither a product nor a user is in two
-splits. The products with most reviews are dealt to splits by their number of reviews, the others by hash; each user goes
-where most of the user's reviews are, and reviews that fall between are dropped and counted.
+splits. The products with most reviews are dealt to splits by their number of reviews, the others by hash; each user
+goes where most of the user's reviews are, and reviews that fall between are dropped and counted.
 """
 
 from __future__ import annotations
@@ -85,11 +85,12 @@ def deal(desk: Desk) -> None:
             mask = np.asarray(segment["split"].to_numpy(zero_copy_only=False) == split)
             counts[split].append(segment["product"].to_numpy()[mask])
     stated = {split: np.unique(np.concatenate(found)) for split, found in counts.items() if split}
-    products, load = np.unique(np.concatenate(counts[""]), return_counts=True) if counts.get("") else ([], [])
+    unstated = np.concatenate(counts.get("", [np.empty(0, np.uint64)]))
+    products, load = np.unique(unstated, return_counts=True)
     chosen: dict[int, str] = {}
     for split in ("train", "val", "test"):  # a product in several goes to the last of these
         chosen.update(dict.fromkeys(stated.get(split, np.empty(0)).tolist(), split))
-    free = [(int(n), int(p)) for p, n in zip(products, load, strict=True) if int(p) not in chosen]
+    free = [(n, p) for p, n in zip(products.tolist(), load.tolist(), strict=True) if p not in chosen]
     chosen.update(_dealt(free, desk.recipe.shares, desk.seed))
     names = sorted(chosen)
     desk.share("deal", pa.Table.from_pydict({"product": names, "split": [chosen[n] for n in names]}, schema=DEAL))

@@ -50,9 +50,7 @@ class _Shelf:
         return str(self.texts[row].as_py())
 
 
-def options(
-    desk: Desk, domain: str, group: str, target: str, barred: set[str], salt: str
-) -> list[str] | None:
+def options(desk: Desk, domain: str, group: str, target: str, barred: set[str], salt: str) -> list[str] | None:
     """Twenty items in random order, the target among them and no other of `barred`; None where there are too few."""
     shelf = _of(desk, domain)
     chance = rng(desk.seed, "SR", salt)

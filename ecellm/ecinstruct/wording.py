@@ -35,23 +35,27 @@ def own_wordings(run: Run) -> dict[str, Wording]:
         return harvest(rows_of(location, run.storage), location)
     names = {f"{task.lower()}.toml": task for task in TASK_IDS}
     storage = open_storage(location, run.storage)
-    found = {}
+    found: dict[str, Wording] = {}
     for key, _ in storage.list(""):
         task = names.get(key.lower())
         if task:
             text = open_text(f"{location.rstrip('/')}/{key}", settings=run.storage).read()
             found[task] = parse_wording(text, task, run.seed, f"{location}/{key}")
     if not found:
-        raise ConfigError(f"build.wording: {location} has no wording", found="no TASK.toml of a task",
-                          expected="ave.toml, prp.toml, … in a folder, or a published dataset.json",
-                          mend="correct build.wording" + ("" if is_remote(location) else ", or make the folder"))  # fmt: skip
+        raise ConfigError(
+            f"build.wording: {location} has no wording",
+            found="no TASK.toml of a task",
+            expected="ave.toml, prp.toml, … in a folder, or a published dataset.json",
+            mend="correct build.wording" + ("" if is_remote(location) else ", or make the folder"),
+        )
     return found
 
 
 def harvest(rows: Iterable[Row], name: str) -> dict[str, Wording]:
     """The wording of published rows: base of Single, the five of Diverse, the sixth of Unseen, options as they stand.
 
-    Tasks of which some setting is missing are left out. Raises DataError where a task has other numbers of instructions.
+    Tasks of which some setting is missing are left out. Raises DataError where a task has other numbers of
+    instructions.
     """
     told: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     options: dict[str, Counter[str]] = defaultdict(Counter)
@@ -62,7 +66,7 @@ def harvest(rows: Iterable[Row], name: str) -> dict[str, Wording]:
             told[task, kind][row.instruction] += 1
             if task in OPTION_LETTERS and row.options:
                 options[task][row.options] += 1
-    found = {}
+    found: dict[str, Wording] = {}
     for task in TASK_IDS:
         single, diverse, unseen = (sorted(told[task, kind]) for kind in (SINGLE, DIVERSE, UNSEEN))
         if not (single and diverse and unseen):
@@ -76,8 +80,12 @@ def harvest(rows: Iterable[Row], name: str) -> dict[str, Wording]:
         listed = _options(task, options[task], name)
         found[task] = Wording(single[0], (*others, unseen[0]), len(others), listed)
     if not found:
-        raise DataError(f"{name}: no wording in it", found="no task with single, diverse and unseen rows",
-                        expected="the published rows of all settings", mend="take the whole published file")  # fmt: skip
+        raise DataError(
+            f"{name}: no wording in it",
+            found="no task with single, diverse and unseen rows",
+            expected="the published rows of all settings",
+            mend="take the whole published file",
+        )
     return found
 
 
@@ -91,6 +99,10 @@ def _options(task: str, seen: Counter[str], name: str) -> tuple[str, ...]:
     except ValueError:
         listed = []
     if not isinstance(listed, list) or "".join(str(option)[:1] for option in listed) != letters:
-        raise DataError(f"{name}: the options of {task} cannot be taken", found=text[:100],
-                        expected=f"a JSON list of options {', '.join(letters)}", mend="take the whole published file")  # fmt: skip
+        raise DataError(
+            f"{name}: the options of {task} cannot be taken",
+            found=text[:100],
+            expected=f"a JSON list of options {', '.join(letters)}",
+            mend="take the whole published file",
+        )
     return tuple(map(str, listed))

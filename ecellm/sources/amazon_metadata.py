@@ -1,8 +1,8 @@
 """Amazon product metadata: 2018 (JSON lines), 2014 (one Python literal a line), 2023 (JSON lines or Parquet).
 
-2014 has `related` and `categories` (paths), 2018 `also_buy` and `category`; 2023 has `parent_asin`, `store` for the brand
-and one list of `categories`, and no links but `bought_together`. `similar_item` is a piece of HTML; the ids in it are
-what stands after the word asin, whatever quotes it.
+2014 has `related` and `categories` (paths), 2018 `also_buy` and `category`; 2023 has `parent_asin`, `store` for the
+brand and one list of `categories`, and no links but `bought_together`. `similar_item` is a piece of HTML; the ids in
+it are what stands after the word asin, whatever quotes it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Raw files as numbered lines, JSON objects or table rows, whole or in pieces. Knows nothing of products.
 
-A piece (`Chunk` of lines, `RowGroups` of Parquet) can be read on any machine, so one big file keeps all cores busy. Line
-numbers are those an editor shows, so that a fault can be looked at; a table row has the number of its last line, since
-a quoted cell may hold line breaks.
+A piece (`Chunk` of lines, `RowGroups` of Parquet) can be read on any machine, so one big file keeps all cores busy.
+Line numbers are those an editor shows, so that a fault can be looked at; a table row has the number of its last line,
+since a quoted cell may hold line breaks.
 """
 
 from __future__ import annotations
@@ -196,8 +196,12 @@ def row_groups_of(location: str, settings: StorageSettings | None = None, rows: 
         with open_binary(location, settings) as raw, pq.ParquetFile(raw) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{location}: not a whole Parquet file", found=str(error).partition("\n")[0][:200],
-                        expected="a Parquet file with its footer", mend="download the file again") from error  # fmt: skip
+        raise DataError(
+            f"{location}: not a whole Parquet file",
+            found=str(error).partition("\n")[0][:200],
+            expected="a Parquet file with its footer",
+            mend="download the file again",
+        ) from error
     start, first, held = 0, 1, 0
     for stop, size in enumerate(sizes, 1):
         held += size
@@ -255,7 +259,9 @@ def unreadable(location: str, line: int, error: Exception) -> DataError:
 def text_of(value: object) -> str:
     """A text field as text: None, NaN and what is no text become ""; lists are joined with spaces."""
     if isinstance(value, str):
-        return "" if not value or (len(value) < 12 and value.strip().lower() in ("", "nan")) or value.isspace() else value
+        return (
+            "" if not value or (len(value) < 12 and value.strip().lower() in ("", "nan")) or value.isspace() else value
+        )
     if isinstance(value, list):
         return " ".join(part for part in map(text_of, value) if part)
     return ""

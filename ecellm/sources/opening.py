@@ -93,13 +93,20 @@ def files_of(location: str, settings: StorageSettings | None = None) -> list[str
     return sorted(found)
 
 
+def exists(location: str, settings: StorageSettings | None = None) -> bool:
+    """Whether there is a file; on http(s) it is not asked."""
+    if is_remote(location):
+        return bool(_storage(location, settings).exists(_name(location)))
+    return os.path.isfile(location)
+
+
 def size_of(location: str, settings: StorageSettings | None = None) -> int:
     """Bytes of a file. Raises DataError where it is missing."""
     try:
         if is_web(location):
             return Web(location).size
         if is_remote(location):
-            return _storage(location, settings).size(_name(location))
+            return int(_storage(location, settings).size(_name(location)))
         return os.path.getsize(location)
     except FileNotFoundError:
         raise missing(location) from None

@@ -1,7 +1,7 @@
 """The door to the raw files: which reader reads which format, which files a source has, and in which pieces they come.
 
-A reader is `read(place, source, tally) -> Iterator[SourceRecord]`; a place is a whole file or a piece of one. Readers are
-named, not imported, so that reading one format never loads the libraries of another.
+A reader is `read(place, source, tally) -> Iterator[SourceRecord]`; a place is a whole file or a piece of one. Readers
+are named, not imported, so that reading one format never loads the libraries of another.
 """
 
 from __future__ import annotations

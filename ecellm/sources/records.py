@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueItem:
+class CatalogueItem(NamedTuple):
     """A product of one side of Amazon-Google. Missing text is None."""
 
     catalogue: str
@@ -22,8 +21,7 @@ class CatalogueItem:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(NamedTuple):
     """Two catalogue entries that are the same product."""
 
     amazon: str
@@ -31,8 +29,7 @@ class Match:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
+class Product(NamedTuple):
     """Amazon Review metadata of one product, with its links to other products (their ids)."""
 
     id: str
@@ -49,8 +46,7 @@ class Product:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
+class Review(NamedTuple):
     """One rating, with its text where the source has it (`text` is "" in ratings-only files)."""
 
     user: str
@@ -66,8 +62,7 @@ class Review:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributed:
+class Attributed(NamedTuple):
     """A product's texts and one attribute of it (MAVE). No evidence means that the texts do not state it."""
 
     id: str
@@ -82,8 +77,7 @@ class Attributed:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgement(NamedTuple):
     """How well a product answers a query (Shopping Queries, ESCI)."""
 
     example: str
@@ -100,8 +94,7 @@ class Judgement:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """A product question with review snippets and community answers (AmazonQA)."""
 
     id: str
@@ -119,8 +112,7 @@ class Question:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedProduct:
+class ListedProduct(NamedTuple):
     """The title of a product of Shopping Queries, to be joined to its judgements."""
 
     locale: str

@@ -46,7 +46,7 @@ class Web:
 
     def whole(self) -> IO[bytes]:
         """The file in a temporary file, for servers without ranges."""
-        kept = tempfile.TemporaryFile(prefix="ecellm-web-")
+        kept = tempfile.TemporaryFile(prefix="ecellm-web-")  # noqa: SIM115
         try:
             reply = self._ask("GET", preload=False)
             shutil.copyfileobj(reply, kept, 1 << 20)

@@ -1,8 +1,8 @@
 """The same work on Ray Data: raw files stream through it in pieces, on all cores of a machine or a cluster.
 
-Reading a file is one task that yields pieces; keeping what is needed of a piece is another. So one big packed file, which
-can only be read from front to back, still keeps all cores busy, and Ray holds back the reader when the others are slow:
-memory does not grow with the files. Nothing that is passed back is larger than some counts.
+Reading a file is one task that yields pieces; keeping what is needed of a piece is another. So one big packed file,
+which can only be read from front to back, still keeps all cores busy, and Ray holds back the reader when the others
+are slow: memory does not grow with the files. Nothing that is passed back is larger than some counts.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _place(kind: str, said: list[Any], data: bytes | None, do: Any) -> Chunk | F
     if kind == "Chunk":
         return Chunk(said[0], said[1], data or b"")
     settings = do.job.storage
-    return File(said[0], settings) if kind == "File" else RowGroups(*said, settings=settings)
+    return File(said[0], settings) if kind == "File" else RowGroups(said[0], said[1], said[2], said[3], settings)
 
 
 def _fault(error: EcellmError) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The desk of one piece of work: what a builder's function reads from, and where it puts what it makes and counts.
 
 A function emits rows to tables, by a key that decides their part; offers samples to a pool of a task; drops what it
-leaves out, with the reason; and tells facts that add up over all pieces. The next stage's desk shows it all that, summed.
+leaves out, with the reason; and tells facts that add up over all pieces. The next stage's desk shows it all that,
+summed.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ CANDIDATES = pa.schema(
 )  # fmt: skip
 ORDER = pa.schema([("pool", pa.string()), ("group", pa.string()), ("place", pa.uint64()), ("note", pa.string())])
 """For the paper's draws: where each sample stands in the authors' order. `note` is what its draw needs to know."""
-Admit = Callable[["Desk", str, Candidate], str]
-"""(desk, pool, candidate) -> "" or why it is not of the pool."""
+Admit = Callable[["Desk", str, Candidate], bool]
+"""(desk, pool, candidate) -> whether it is of the pool, where several draw from one stream."""
 
 
 def _all_stages(recipe: Recipe) -> tuple[Stage, ...]:
@@ -90,7 +90,7 @@ class Family:
     name: str
     tasks: tuple[str, ...]
     takes: tuple[type, ...]
-    scatter: Callable[["Desk", Any, At], None]
+    scatter: Callable[[Desk, Any, At], None]
     """Keeps what is needed of one record: the first step, for every record of the family's files."""
     tables: Mapping[str, pa.Schema]
     stages: Callable[[Recipe], tuple[Stage, ...]] = _all_stages
@@ -99,7 +99,7 @@ class Family:
     paper_stream: str = ""
     """The one stream that all pools of `paper` draw from, where it is one."""
     admit: Admit | None = None
-    render: Callable[["Desk", Candidate], Candidate | None] | None = None
+    render: Callable[[Desk, Candidate], Candidate | None] | None = None
     """Finishes a candidate that was drawn, where making it in full before would be costly; None: it cannot be."""
     one_answer: Mapping[str, bool] = field(default_factory=dict)
     """Task -> whether equal inputs must have equal answers; yes where not said."""

@@ -1,4 +1,5 @@
-"""Candidates of a task in drawing order, merged from the sorted runs of all bundles, read only as far as they are drawn.
+"""Candidates of a task in drawing order, merged from the sorted runs of all bundles, read only as far as they are
+drawn.
 
 The second half of an external merge sort: each bundle holds its candidates sorted, in segments of some hundred, and
 one segment of each is in memory at a time. So drawing ten thousand of a hundred million reads little more than those.

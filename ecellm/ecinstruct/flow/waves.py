@@ -1,7 +1,8 @@
-"""A build from raw files to finished tasks, in waves: all raw files, then stage by stage of all families, then the tasks.
+"""A build from raw files to finished tasks, in waves: all raw files, then stage by stage of all families, then the
+tasks.
 
-Within a wave every piece of work stands alone, so it makes no difference who does it, or how many. Between two waves the
-facts are summed. A raw file that fails costs only the tasks that need it.
+Within a wave every piece of work stands alone, so it makes no difference who does it, or how many. Between two waves
+the facts are summed. A raw file that fails costs only the tasks that need it.
 """
 
 from __future__ import annotations
@@ -98,22 +99,25 @@ def run_waves(
     wanted = [task for task in tasks if FAMILY_OF[task] in alive]
     stages = {name: FAMILIES[name].stages(job.recipes[FAMILIES[name].tasks[0]]) for name in alive}
     for depth in range(max((len(steps) for steps in stages.values()), default=0)):
-        works = [
+        works: list[Work] = [
             {"family": name, "stage": depth, "part": part}
             for name, steps in stages.items() if depth < len(steps)
             for part in (range(job.parts) if steps[depth].kind == "each" else (-1,))
         ]  # fmt: skip
+        works.sort(key=lambda work: work["part"] >= 0)  # what is done at once takes longest
         facts = crew.run(works, Doing(job))
         for name, steps in stages.items():
             if depth < len(steps):
                 mine = [(work, fact) for work, fact in zip(works, facts, strict=True) if work["family"] == name]
-                bundles = [f"{name}/{steps[depth].name}/{max(work['part'], 0):05d}" for work, _ in mine]
+                bundles = [f"{name}/{steps[depth].name}/{max(int(work['part']), 0):05d}" for work, _ in mine]
                 summed = sum_up(_scratch(job), name, steps[depth].name, bundles, [fact for _, fact in mine])
                 _merge(drops, summed["drops"])
     for task, facts_of in zip(wanted, crew.run([{"task": task} for task in wanted], Doing(job)), strict=True):
         whole = drops.setdefault(task, {})
         _merge({task: whole}, {task: facts_of.pop("drops")})
-        facts_of["dropped"] = {step: dict(sorted(counts.items())) for step, counts in whole.items() if any(counts.values())}
+        facts_of["dropped"] = {
+            step: dict(sorted(counts.items())) for step, counts in whole.items() if any(counts.values())
+        }
         outcome.tasks[task] = facts_of
         on_task(task, facts_of)
     return outcome
