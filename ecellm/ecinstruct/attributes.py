@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -27,7 +28,7 @@ from ecellm.ecinstruct.splits import SourceSplits
 from ecellm.sources.records import Attributed
 
 HELD_OUT_SHARE = 0.15
-"""Most of the test records that `sound` holds out for the OOD set, beside `sizes.ood`."""
+"""Most of the test records that are held out for the OOD set, beside `sizes.ood`."""
 ROWS = pa.schema(
     [
         ("product", pa.uint64()), ("split", pa.string()), ("attribute", pa.string()), ("stated", pa.bool_()),
@@ -55,20 +56,29 @@ def scatter(desk: Desk, record: Attributed, at: At) -> None:
 def sample(task: str, source: str, record: Attributed, recipe: Recipe) -> Sample:
     """One record as a sample."""
     tidy = cleaning.clean if recipe.mends.clean_text else str
-    texts: dict[str, list[str]] = {}
-    for text, origin in record.paragraphs:
-        texts.setdefault(origin, []).append(tidy(text))
-    given = {f"product {origin}": ", ".join(parts) for origin, parts in texts.items()}
-    given["target attributes"] = record.attribute
+    shown, product = _product(record.paragraphs, recipe.mends.clean_text)
+    given = f'{shown}, "target attributes": {json.dumps(record.attribute)}}}'
     triples = dict.fromkeys((tidy(value).lower(), f"product {origin}".lower()) for value, origin in record.evidences)
     gold = [{"attribute": record.attribute.lower(), "value": value, "source": origin} for value, origin in triples]
     nothing = [{"attribute": record.attribute.lower(), "value": "None", "source": "None"}]
-    # The product is its texts, as MAVE's own splitter has it: some sources give every attribute another id.
-    product = f"text:{mark(cleaning.key(' '.join(text for text, _ in record.paragraphs)) or record.id):016x}"
     return Sample(
-        task=task, input=json.dumps(given), output=json.dumps(gold or nothing), source=source, slot=record.attribute,
+        task=task, input=given, output=json.dumps(gold or nothing), source=source, slot=record.attribute,
         entities=(product, f"product:{source.partition(':')[0]}:{record.id}"),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)  # a product's records follow one another
+def _product(paragraphs: tuple[tuple[str, str], ...], clean: bool) -> tuple[str, str]:
+    """(the product's texts as the beginning of a JSON object, the product as an entity).
+
+    The product is its texts, as MAVE's own splitter has it: some sources give every attribute another id.
+    """
+    tidy = cleaning.clean if clean else str
+    texts: dict[str, list[str]] = {}
+    for text, origin in paragraphs:
+        texts.setdefault(origin, []).append(tidy(text))
+    shown = json.dumps({f"product {origin}": ", ".join(parts) for origin, parts in texts.items()})
+    return shown[:-1], f"text:{mark(cleaning.key(' '.join(text for text, _ in paragraphs))):016x}"
 
 
 def _maves_split(record: Attributed) -> str:
@@ -124,12 +134,17 @@ def hold_out(desk: Desk) -> None:
             desk.drop(OUTSIDE, split, outside)
 
 
+def _goal(test: int, recipe: Recipe) -> int:
+    """Test records to hold out of so many. MAVE has so many that this is `sizes.ood`; our stand-ins have few."""
+    return min(recipe.sizes.ood, int(HELD_OUT_SHARE * test) + 1)
+
+
 def _held_out(counts: dict[str, int], recipe: Recipe) -> set[str]:
     """Attributes drawn until they cover `sizes.ood` test records or 15 % of them; one stays at least.
 
     Those that would cover more than twice as many are passed over; where all do, the smallest is taken.
     """
-    goal = min(recipe.sizes.ood, int(HELD_OUT_SHARE * sum(counts.values())) + 1)
+    goal = _goal(sum(counts.values()), recipe)
     held: set[str] = set()
     covered = 0
     for name in sorted(counts, key=lambda name: (rank(recipe.seed, "AVE", "held out", name), name))[:-1]:
@@ -157,7 +172,7 @@ def pick(desk: Desk) -> None:
     for stand in test:
         of_name[stand.note] += 1
     for name in names:
-        if covered >= desk.recipe.sizes.ood:
+        if covered >= _goal(len(test), desk.recipe):
             break
         held.add(name)
         covered += of_name[name]

@@ -144,7 +144,7 @@ class _Draw:
         name = one.input if one.options is None or desk_fixed(self.task) else one.input + "\x1f" + one.options
         if mends.no_duplicates and name in self.seen:
             return "duplicates" if self.seen[name] == pool else "in another split already"
-        if mends.disjoint_splits and any(self._claimed(self.taken.get(entity), pool) for entity in one.entities):
+        if mends.disjoint_splits and any(self._claimed(self.taken.get(entity), pool) for entity in one.entity_list):
             return "leaks between splits"
         text = plain(one.input)
         if recipe.language and foreign(_spoken(self.task, text)):
@@ -154,7 +154,7 @@ class _Draw:
         if reason:
             return reason
         self.seen[name] = pool
-        for entity in one.entities:
+        for entity in one.entity_list:
             self.taken.setdefault(entity, pool)
         self.chosen.alike[pool].add(sign, one.slot + "\x1f" + one.output)
         return ""

@@ -19,7 +19,7 @@ MAY_SHARE = (("test", "ood"),)
 def shared(chosen: Chosen) -> dict[str, dict[str, int]]:
     """`train-test` and so on -> shared products, users, queries, questions, equal inputs and near-duplicate inputs."""
     pools = chosen.pools
-    entities = {pool: _entities(entity for one in found for entity in one.entities) for pool, found in pools.items()}
+    entities = {pool: _entities(entity for one in found for entity in one.entity_list) for pool, found in pools.items()}
     inputs = {pool: {(one.input, one.options) for one in found} for pool, found in pools.items()}
     report: dict[str, dict[str, int]] = {}
     for a, b in PAIRS:

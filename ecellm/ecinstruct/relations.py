@@ -20,7 +20,7 @@ from ecellm.ecinstruct import cleaning
 from ecellm.ecinstruct.choose import MORE
 from ecellm.ecinstruct.draws import mark, order
 from ecellm.ecinstruct.flow.desk import Desk
-from ecellm.ecinstruct.flow.family import At, Candidate, Family, Stage
+from ecellm.ecinstruct.flow.family import BETWEEN, At, Candidate, Family, Stage
 from ecellm.ecinstruct.picks import Picks, stands
 from ecellm.ecinstruct.recipe import Recipe
 from ecellm.ecinstruct.replay import permutation, split_three
@@ -34,25 +34,32 @@ PART = 500
 SPARE, LEAST = 16, 20_000
 """Links of the graph for each sample asked, and the least number of them."""
 UNKNOWN = "linked product unknown or without a title"
-TITLES = pa.schema([("id", pa.string()), ("title", pa.string())])
+TITLES = pa.schema([("id", pa.string()), ("title", pa.string()), ("mark", pa.uint64())])
 LINKS = pa.schema(
     [
-        ("to", pa.string()), ("title", pa.string()), ("letter", pa.string()), ("group", pa.string()),
-        ("domain", pa.string()), ("source", pa.string()), ("place", pa.uint64()),
+        ("to", pa.string()), ("title", pa.string()), ("mark", pa.uint64()), ("letter", pa.string()),
+        ("group", pa.string()), ("domain", pa.string()), ("source", pa.string()), ("place", pa.uint64()),
     ]
 )  # fmt: skip
-PAIRS = pa.schema([(name, pa.string()) for name in ("a", "b", "letter", "group", "domain", "source")])
+PAIRS = pa.schema(
+    [
+        ("a", pa.string()), ("b", pa.string()), ("a_mark", pa.uint64()), ("b_mark", pa.uint64()),
+        ("letter", pa.string()), ("group", pa.string()), ("domain", pa.string()), ("source", pa.string()),
+    ]
+)  # fmt: skip
 FOUND = pa.schema([("place", pa.uint64()), *PAIRS])
 EDGES = pa.schema([("key", pa.uint64()), ("letter", pa.string()), ("a", pa.uint64()), ("b", pa.uint64())])
 NODES = pa.schema([("node", pa.uint64()), ("split", pa.string())])
 
 
 def scatter(desk: Desk, product: Product, at: At) -> None:
-    """A product's title to its own part, its links to the parts of the products that they name."""
-    tidy = cleaning.clean_title if desk.recipe.mends.clean_text else str
-    title = tidy(product.title)
-    name = f"{at.group}\x1f{product.id}"
-    desk.emit("titles", mark(name), name, title)
+    """A product's title to its own part, its links to the parts of the products that they name.
+
+    A title has a mark, made once: titles that read the same, case aside, are one product.
+    """
+    title = cleaning.clean_title(product.title) if desk.recipe.mends.clean_text else product.title
+    own, name = mark(cleaning.key(title)), f"{at.group}\x1f{product.id}"
+    desk.emit("titles", mark(name), name, title, own)
     if at.domain == "HELD":
         desk.drop("category held out by another task")
         return
@@ -64,26 +71,28 @@ def scatter(desk: Desk, product: Product, at: At) -> None:
                 desk.drop(UNKNOWN)
                 continue
             to = f"{at.group}\x1f{other}"
-            desk.emit("links", mark(to), to, title, letter, at.group, at.domain, at.source, at.place)
+            desk.emit("links", mark(to), to, title, own, letter, at.group, at.domain, at.source, at.place)
 
 
 def join(desk: Desk, part: int) -> None:
     """The linked products' titles to the links."""
-    titles: dict[str, str] = {}
-    for name, title in desk.rows("titles", part):
-        titles.setdefault(name, title)
+    titles: dict[str, tuple[str, int]] = {}
+    for name, title, own in desk.rows("titles", part):
+        titles.setdefault(name, (title, own))
     keep_direction, each_link = desk.recipe.mends.keep_direction, desk.recipe.mends.each_link
-    for to, title, letter, group, domain, source, place in desk.rows("links", part):
-        theirs = titles.get(to)
+    for to, title, own, letter, group, domain, source, place in desk.rows("links", part):
+        theirs, other = titles.get(to, (None, 0))
         if not theirs:
             desk.drop(UNKNOWN)
             if theirs is None or each_link:
                 continue
-        elif cleaning.key(title) == cleaning.key(theirs):
+        elif own == other:
             desk.drop("linked product of the same title")
             continue
-        pair = (title, theirs or "")
-        row = (*(pair if keep_direction else tuple(sorted(pair))), letter, group, domain, source)
+        if keep_direction or title <= (theirs or ""):
+            row = (title, theirs or "", own, other, letter, group, domain, source)
+        else:
+            row = (theirs or "", title, other, own, letter, group, domain, source)
         if each_link:
             _pair(desk, row)
         else:
@@ -94,7 +103,7 @@ def whole_items(desk: Desk, part: int) -> None:
     """`paper`: one candidate without a title discards all of the item's pairs of that relation."""
     of: dict[tuple[int, str], list[tuple[Any, ...]]] = defaultdict(list)
     for place, *rest in desk.rows("found", part, "titles"):
-        of[place, rest[2]].append(tuple(rest))
+        of[place, rest[4]].append(tuple(rest))
     for rows in of.values():
         if all(row[0] and row[1] for row in rows):
             for whole in rows:
@@ -104,40 +113,41 @@ def whole_items(desk: Desk, part: int) -> None:
 
 
 def _pair(desk: Desk, row: tuple[Any, ...]) -> None:
-    name = "\x1f".join(sorted((cleaning.key(row[0]), cleaning.key(row[1]))))
-    desk.emit("pairs", mark(name if not desk.recipe.paper else f"{row[3]}\x1f{name}"), *row)
+    low, high = (row[2], row[3]) if row[2] < row[3] else (row[3], row[2])
+    desk.emit("pairs", low ^ (high >> 1), *row)
 
 
 def offer(desk: Desk, part: int) -> None:
     """Pairs of one relation, each once."""
-    recipe = desk.recipe
+    recipe, paper = desk.recipe, desk.recipe.paper
     before = "titles" if recipe.mends.each_link else "items"
-    of: dict[tuple[str, str, str], list[tuple[Any, ...]]] = defaultdict(list)
+    of: dict[tuple[str, int, int], list[tuple[Any, ...]]] = defaultdict(list)
     for row in desk.rows("pairs", part, before):
-        a, b = sorted((cleaning.key(row[0]), cleaning.key(row[1])))
-        of[row[3] if recipe.paper else "", a, b].append(row)
+        low, high = (row[2], row[3]) if row[2] < row[3] else (row[3], row[2])
+        of[row[5] if paper else "", low, high].append(row)
     for found in of.values():
-        if len({row[2] for row in found}) > 1:
-            desk.drop("pair in more than one relation", n=len(found))
-            continue
-        a, b, letter, group, domain, source = min(found, key=lambda row: (row[4], row[3], row[0], row[1], row[5]))
-        desk.drop("pair stated twice", n=len(found) - 1)
-        one = sample(source, a, b, letter, recipe)
-        key = order(desk.seed, "PRP", one.input)
-        if recipe.paper:
-            key = order(desk.seed, "PRP", f"{group}\x1f{one.input}")
+        if len(found) > 1:
+            if len({row[4] for row in found}) > 1:
+                desk.drop("pair in more than one relation", n=len(found))
+                continue
+            desk.drop("pair stated twice", n=len(found) - 1)
+            found.sort(key=lambda row: (row[6], row[5], row[0], row[1], row[7]))
+        a, b, a_mark, b_mark, letter, group, domain, source = found[0]
+        one = Sample(task="PRP", input=f"{a}{BETWEEN}{b}", output=letter, source=source,
+                     entities=(f"title:{a_mark:016x}", f"title:{b_mark:016x}"))  # fmt: skip
+        key = order(desk.seed, "PRP", f"{a_mark:x} {b_mark:x} {group if paper else ''}")
+        if paper:
             desk.stand("PRP", domain, group, key)
-        desk.offer("all" if recipe.paper else "ood" if domain == "OOD" else "links", one, key, letter)
+        desk.offer("all" if paper else "ood" if domain == "OOD" else "links", one, key, letter)
         if domain != "OOD":
-            ends = [int(entity.partition(":")[2], 16) for entity in one.entities]
-            desk.emit("edges", 0, key, letter, *ends)
+            desk.emit("edges", 0, key, letter, a_mark, b_mark)
 
 
-def sample(source: str, a: str, b: str, letter: str, recipe: Recipe) -> Sample:
-    """One pair as a sample."""
-    entities = tuple(f"title:{mark(cleaning.key(title)):016x}" for title in (a, b))
-    return Sample(task="PRP", input=json.dumps({"Product 1:": a, "Product 2:": b}), output=letter,
-                  options=recipe.words.options_json, entities=entities, source=source)  # fmt: skip
+def render(desk: Desk, one: Candidate) -> Candidate:
+    """A drawn pair as its input shows it."""
+    a, _, b = one.input.partition(BETWEEN)
+    given = json.dumps({"Product 1:": a, "Product 2:": b})
+    return one._replace(input=given, options=desk.recipe.words.options_json)
 
 
 def cut_graph(desk: Desk) -> None:
@@ -208,7 +218,7 @@ def admit(desk: Desk, pool: str, one: Candidate) -> bool:
         return False
     if not desk.recipe.mends.disjoint_splits:
         return by_hash(desk.seed, "PRP", f"{one.key:016x}", desk.recipe.shares) == pool
-    return all(desk.memo["nodes"].get(entity) == pool for entity in one.entities)
+    return all(desk.memo["nodes"].get(entity) == pool for entity in one.entity_list)
 
 
 def pick(desk: Desk) -> None:
@@ -239,5 +249,5 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
 FAMILY = Family(
     name="PRP", tasks=("PRP",), takes=(Product,), scatter=scatter,
     tables={"titles": TITLES, "links": LINKS, "found": FOUND, "pairs": PAIRS, "edges": EDGES}, stages=stages,
-    streams=dict.fromkeys(("train", "val", "test"), "links"), paper_stream="all", admit=admit,
+    streams=dict.fromkeys(("train", "val", "test"), "links"), paper_stream="all", admit=admit, render=render,
 )  # fmt: skip

@@ -9,6 +9,7 @@ goes where most of the user's reviews are, and reviews that fall between are dro
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
@@ -113,27 +114,36 @@ def _dealt(load: list[tuple[int, int]], shares: Shares, seed: int) -> dict[int, 
 
 def users(desk: Desk, part: int) -> None:
     """A split for each user of a part; reviews whose product is in the same one are offered."""
-    table = desk.shared("deal", "deal")
-    products, splits = table["product"].to_numpy(), table["split"].to_numpy(zero_copy_only=False)
-    of: dict[str, list[tuple[object, ...]]] = defaultdict(list)
-    for row in desk.rows("rows", part):
-        of[row[0]].append(row)
-    for user, found in of.items():
-        rows = sorted(set(found), key=lambda row: (row[1], row[5], row[6], row[4], row[7], row[2]))
-        desk.drop("duplicates", "", len(found) - len(rows))
-        marks = np.array([mark(f"product:{row[1]}") for row in rows], np.uint64)
-        where = np.searchsorted(products, marks).clip(0, max(0, len(products) - 1))
-        own = [str(splits[i]) if len(products) and products[i] == m else "" for i, m in zip(where, marks, strict=True)]
-        home = _home(Counter(split for split, row in zip(own, rows, strict=True) if row[2] != "OOD"), desk.recipe)
-        for split, (_, product, domain, _, stars, _, text, source) in zip(own, rows, strict=True):
-            one = sample(str(source), str(text), int(str(stars)), str(product), user, desk.recipe)
+    recipe, disjoint = desk.recipe, desk.recipe.mends.disjoint_splits
+    found = list(desk.rows("rows", part))
+    rows = sorted(set(found), key=lambda row: (row[0], row[1], row[5], row[6], row[4], row[7], row[2]))
+    desk.drop("duplicates", "", len(found) - len(rows))
+    splits = _splits_of(desk, [row[1] for row in rows])
+    for user, group in groupby(zip(rows, splits, strict=True), key=lambda pair: pair[0][0]):
+        mine = list(group)
+        home = _home(Counter(split for row, split in mine if row[2] != "OOD"), recipe)
+        for (_, product, domain, _, stars, _, text, source), split in mine:
             pool = "ood" if domain == "OOD" else split
-            if pool != "ood" and not desk.recipe.mends.disjoint_splits:
-                pool = by_hash(desk.seed, "SA", one.id, desk.recipe.shares)
-            elif pool != "ood" and split != home:
+            if pool != "ood" and disjoint and split != home:
                 desk.drop("product and user in two splits", split)
                 continue
-            desk.offer(pool, one, order(desk.seed, "SA", one.input), one.output)
+            one = sample(source, text, stars, product, user, recipe)
+            if pool != "ood" and not disjoint:
+                pool = by_hash(desk.seed, "SA", one.id, recipe.shares)
+            desk.offer(pool, one, order(desk.seed, "SA", text), one.output)
+
+
+def _splits_of(desk: Desk, names: list[str]) -> list[str]:
+    """The split of each product; "" of those that were not dealt."""
+    table = desk.shared("deal", "deal")
+    products, splits = table["product"].to_numpy(), table["split"].to_pylist()
+    if not splits:
+        return [""] * len(names)
+    marks = np.array([mark("product:" + name) for name in names], np.uint64)
+    where = np.searchsorted(products, marks).clip(0, len(products) - 1)
+    return [
+        splits[i] if same else "" for i, same in zip(where.tolist(), (products[where] == marks).tolist(), strict=True)
+    ]
 
 
 def _home(counts: Counter[str], recipe: Recipe) -> str:

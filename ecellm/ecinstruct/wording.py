@@ -39,8 +39,8 @@ def own_wordings(run: Run) -> dict[str, Wording]:
     for key, _ in storage.list(""):
         task = names.get(key.lower())
         if task:
-            text = open_text(f"{location.rstrip('/')}/{key}", settings=run.storage).read()
-            found[task] = parse_wording(text, task, run.seed, f"{location}/{key}")
+            with open_text(f"{location.rstrip('/')}/{key}", settings=run.storage) as file:
+                found[task] = parse_wording(file.read(), task, run.seed, f"{location}/{key}")
     if not found:
         raise ConfigError(
             f"build.wording: {location} has no wording",

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from ecellm.ecinstruct.flow.bundle import Bundle, Row, Writer, to_rows, whole
-from ecellm.ecinstruct.flow.family import CANDIDATES, ORDER, Family
+from ecellm.ecinstruct.flow.family import BETWEEN, CANDIDATES, ORDER, Family
 from ecellm.ecinstruct.flow.scratch import Scratch
 from ecellm.ecinstruct.recipe import Recipe
 from ecellm.ecinstruct.samples import Sample
@@ -58,8 +58,8 @@ class Desk:
     def offer(self, pool: str, sample: Sample, key: int, klass: str = "") -> None:
         """A sample that may be drawn for a pool, at `key` in the drawing order."""
         self._offers[sample.task, pool].append((
-            key, sample.input, sample.output, klass, sample.source, sample.slot, sample.entities, sample.options,
-            sample.option_labels,
+            key, sample.input, sample.output, klass, sample.source, sample.slot, BETWEEN.join(sample.entities),
+            sample.options, sample.option_labels,
         ))  # fmt: skip
         counts = self.told.setdefault(f"pool/{sample.task}", {})
         name = f"{pool}\x1f{klass}"
@@ -116,8 +116,7 @@ class Desk:
 
     def bundles(self, stage: str) -> list[Bundle]:
         """What the pieces of an earlier stage wrote, in order."""
-        names = _index(self.scratch, self.family.name, stage)["bundles"]
-        return [Bundle(self.scratch, name) for name in names]
+        return _bundles(self.scratch, self.family.name, stage)
 
     # how it ends
 
@@ -166,6 +165,11 @@ def index_name(family: str, stage: str) -> str:
 def _index(scratch: Scratch, family: str, stage: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(scratch.read(index_name(family, stage)))
     return found
+
+
+@lru_cache(maxsize=64)
+def _bundles(scratch: Scratch, family: str, stage: str) -> list[Bundle]:
+    return [Bundle(scratch, name) for name in _index(scratch, family, stage)["bundles"]]
 
 
 @lru_cache(maxsize=16)

@@ -47,6 +47,9 @@ class Stage:
     """Tasks whose samples it offers, to be drawn at the end; the first step offers those of no stage."""
 
 
+BETWEEN = "\x1e"
+
+
 class Candidate(NamedTuple):
     """A sample as it waits in the drawing order: `key` is its place in it."""
 
@@ -56,20 +59,26 @@ class Candidate(NamedTuple):
     klass: str
     source: str
     slot: str
-    entities: list[str]
+    entities: str
+    """Joined by `BETWEEN`."""
     options: str | None
     labels: str | None
+
+    @property
+    def entity_list(self) -> tuple[str, ...]:
+        """The entities one by one."""
+        return tuple(self.entities.split(BETWEEN)) if self.entities else ()
 
     def sample(self, task: str) -> Sample:
         """The candidate as a sample."""
         return Sample(task=task, input=self.input, output=self.output, options=self.options, option_labels=self.labels,
-                      entities=tuple(self.entities), source=self.source, slot=self.slot)  # fmt: skip
+                      entities=self.entity_list, source=self.source, slot=self.slot)  # fmt: skip
 
 
 CANDIDATES = pa.schema(
     [
         ("key", pa.uint64()), ("input", pa.string()), ("output", pa.string()), ("klass", pa.string()),
-        ("source", pa.string()), ("slot", pa.string()), ("entities", pa.list_(pa.string())), ("options", pa.string()),
+        ("source", pa.string()), ("slot", pa.string()), ("entities", pa.string()), ("options", pa.string()),
         ("labels", pa.string()),
     ]
 )  # fmt: skip

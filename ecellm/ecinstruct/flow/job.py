@@ -10,11 +10,11 @@ from ecellm.config.schema import Storage as Settings
 from ecellm.ecinstruct.recipe import Recipe
 from ecellm.sources.read import Part
 
-PART_BYTES = 64 << 20
+PART_BYTES = 128 << 20
 """Raw bytes for one part of a table: what one worker holds at a time is some times that."""
 MOST_PARTS = 512
-PIECE_BYTES, MOST_PIECE_BYTES, PIECES = 4 << 20, 64 << 20, 2000
-"""A piece of a raw file is 4 MiB, more where there would be over 2,000 of them, 64 MiB at most."""
+PIECE_BYTES, MOST_PIECE_BYTES, PIECES = 8 << 20, 64 << 20, 2000
+"""A piece of a raw file is 8 MiB, more where there would be over 2,000 of them, 64 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True)

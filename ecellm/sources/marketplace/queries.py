@@ -46,7 +46,7 @@ def make_queries(
         locale = draw.choice(("us",) * 8 + ("es", "jp"))
         if locale != "us" or draw.random() < noise / 3:
             query = draw.choice(FOREIGN)
-        split = "train" if draw.random() < 0.75 else "test"
+        split = "train" if random.Random(f"split {seed} {query}").random() < 0.75 else "test"  # a query has one split
         for place, (label, item) in enumerate(_judged(world, wanted, names, draw)):
             if draw.random() < noise:
                 label = draw.choice("ESCI")

@@ -15,7 +15,7 @@ from ecellm.config.schema import MadeUp, SourceFile
 from ecellm.sources.marketplace.queries import join_pieces
 from ecellm.sources.marketplace.shards import IND, OOD, TABLES, make_shard, pieces, shards_of
 
-VERSION = 2
+VERSION = 3
 """Raise it when other files come out."""
 NOTICE = "MADE UP. Every product, person, review and question in this folder is invented by ecellm.\n"
 SMALL = 60_000
