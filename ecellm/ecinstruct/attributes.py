@@ -57,19 +57,19 @@ def sample(task: str, source: str, record: Attributed, recipe: Recipe) -> Sample
     """One record as a sample."""
     tidy = cleaning.clean if recipe.mends.clean_text else str
     shown, product = _product(record.paragraphs, recipe.mends.clean_text)
-    given = f'{shown}, "target attributes": {json.dumps(record.attribute)}}}'
+    given = f'{shown}"target attributes": {json.dumps(record.attribute)}}}'
     triples = dict.fromkeys((tidy(value).lower(), f"product {origin}".lower()) for value, origin in record.evidences)
     gold = [{"attribute": record.attribute.lower(), "value": value, "source": origin} for value, origin in triples]
     nothing = [{"attribute": record.attribute.lower(), "value": "None", "source": "None"}]
     return Sample(
         task=task, input=given, output=json.dumps(gold or nothing), source=source, slot=record.attribute,
-        entities=(product, f"product:{source.partition(':')[0]}:{record.id}"),
+        entities=(product or f"text:{mark(record.id):016x}", f"product:{source.partition(':')[0]}:{record.id}"),
     )  # fmt: skip
 
 
 @lru_cache(maxsize=64)  # a product's records follow one another
 def _product(paragraphs: tuple[tuple[str, str], ...], clean: bool) -> tuple[str, str]:
-    """(the product's texts as the beginning of a JSON object, the product as an entity).
+    """(the product's texts as the beginning of a JSON object, the product as an entity; "" without text).
 
     The product is its texts, as MAVE's own splitter has it: some sources give every attribute another id.
     """
@@ -78,7 +78,8 @@ def _product(paragraphs: tuple[tuple[str, str], ...], clean: bool) -> tuple[str,
     for text, origin in paragraphs:
         texts.setdefault(origin, []).append(tidy(text))
     shown = json.dumps({f"product {origin}": ", ".join(parts) for origin, parts in texts.items()})
-    return shown[:-1], f"text:{mark(cleaning.key(' '.join(text for text, _ in paragraphs))):016x}"
+    key = cleaning.key(" ".join(text for text, _ in paragraphs))
+    return shown[:-1] + (", " if texts else ""), f"text:{mark(key):016x}" if key else ""
 
 
 def _maves_split(record: Attributed) -> str:

@@ -29,7 +29,9 @@ class Web:
         import urllib3
 
         self.url = url
-        retry = urllib3.Retry(TRIES, status_forcelist=PASSING, backoff_factor=0.3, allowed_methods=("HEAD", "GET"))
+        retry = urllib3.Retry(
+            TRIES, connect=2, status_forcelist=PASSING, backoff_factor=0.3, allowed_methods=("HEAD", "GET")
+        )
         self._pool = urllib3.PoolManager(retries=retry, timeout=TIMEOUT_S)
         head = self._ask("HEAD")
         self.size = int(head.headers.get("Content-Length", 0))

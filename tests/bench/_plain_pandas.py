@@ -59,7 +59,8 @@ Render = Callable[[Any], tuple[str, str, str] | None] | None
 
 
 def draw(frame: pd.DataFrame, recipe: Recipe, render: Render = None) -> dict[str, list[Sample]]:
-    """Samples of each pool: no contradictions, duplicates, leaks, foreign texts or near-duplicates; classes as asked."""
+    """Samples of each pool: no contradictions, duplicates, leaks, foreign texts or near-duplicates; classes as
+    asked."""
     one_answer = recipe.task not in ("AG", "SR")
     if one_answer:
         frame = frame[frame.groupby("input").output.transform("nunique") == 1]
@@ -93,8 +94,18 @@ def draw(frame: pd.DataFrame, recipe: Recipe, render: Render = None) -> dict[str
             if recipe.task != "SR" and alike[pool].has(sign, group):
                 continue
             alike[pool].add(sign, group)
-            chosen.append(Sample(task=recipe.task, input=given, output=output, options=options or None, slot=row.slot,
-                                 option_labels=row.labels or None, entities=tuple(row.entities), source=row.source))  # fmt: skip
+            chosen.append(
+                Sample(
+                    task=recipe.task,
+                    input=given,
+                    output=output,
+                    options=options or None,
+                    slot=row.slot,
+                    option_labels=row.labels or None,
+                    entities=tuple(row.entities),
+                    source=row.source,
+                )
+            )
             if quota is not None:
                 quota[row.klass] -= 1
         if pool not in ("test",):
@@ -222,8 +233,14 @@ def relations(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Rende
     outside = links[links.domain == "OOD"]
     whole = pd.concat([inside.assign(pool=inside.a.map(splits)), outside.assign(pool="ood")])
     given = [json.dumps({"Product 1:": a, "Product 2:": b}) for a, b in zip(whole.title, whole.theirs, strict=True)]
-    return frame_of(pool=whole.pool, input=given, output=whole.output, klass=whole.output,
-                    options=recipe.words.options_json, entities=list(zip(whole.a, whole.b, strict=True))), None  # fmt: skip
+    return frame_of(
+        pool=whole.pool,
+        input=given,
+        output=whole.output,
+        klass=whole.output,
+        options=recipe.words.options_json,
+        entities=list(zip(whole.a, whole.b, strict=True)),
+    ), None
 
 
 def matching(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Render]:
@@ -279,8 +296,14 @@ def sentiment(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Rende
     inside = inside.assign(pool=split)[split == home]
     whole = pd.concat([inside, frame[frame.ood].assign(pool="ood")])
     output = [recipe.words.options[5 - int(stars)] for stars in whole.stars]
-    return frame_of(pool=whole.pool, input=whole.input, output=output, klass=output, options=recipe.words.options_json,
-                    entities=list(zip("product:" + whole["product"], "user:" + whole.user, strict=True))), None  # fmt: skip
+    return frame_of(
+        pool=whole.pool,
+        input=whole.input,
+        output=output,
+        klass=output,
+        options=recipe.words.options_json,
+        entities=list(zip("product:" + whole["product"], "user:" + whole.user, strict=True)),
+    ), None
 
 
 def recommendation(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Render]:
@@ -318,8 +341,9 @@ def recommendation(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, 
                 others.append(text)
         options = [target, *others]
         chance.shuffle(options)
-        return (json.dumps([f"{ordinal(i)}: {text}" for i, text in enumerate(history, 1)]), LETTERS[options.index(target)],
-                json.dumps([f"{letter}: {text}" for letter, text in zip(LETTERS, options, strict=True)]))  # fmt: skip
+        shown = json.dumps([f"{ordinal(i)}: {text}" for i, text in enumerate(history, 1)])
+        listed = json.dumps([f"{letter}: {text}" for letter, text in zip(LETTERS, options, strict=True)])
+        return shown, LETTERS[options.index(target)], listed
 
     frame = frame_of(pool=users.pool, input=users.input, output="", entities=[(f"user:{user}",) for user in users.user])
     return frame.assign(items=users["items"], group=users.group), render
