@@ -1,10 +1,11 @@
 """Raw records a second of `ecellm build`, beside the same transformations written plainly with pandas in one process.
 
 Both sides build the ten tasks of the `sound` recipe from the same made-up raw files at paper size (about 2.2 million
-records to 116,528 samples, the numbers of spec A.4, which both must reach), read, cleaned, split, controlled for quality
-and written as Parquet rows; each in a process of its own from a cold start, imports and Ray's start included, one thread
-for each library. The build uses two workers. They take turns, and the figure is the median of the ratios of the turns.
-`ECELLM_BENCH_SCALE` (default 1) makes fewer raw records and samples, `ECELLM_BENCH_TURNS` (default 1) more turns.
+records to 116,528 samples, the numbers of spec A.4, which both must reach), read, cleaned, split, controlled for
+quality and written as Parquet rows; each in a process of its own from a cold start, imports and Ray's start included,
+one thread for each library. The build uses two workers. They take turns, and the figure is the median of the ratios of
+the turns. `ECELLM_BENCH_SCALE` (default 1) makes fewer raw records and samples, `ECELLM_BENCH_TURNS` (default 1) more
+turns.
 """
 
 from __future__ import annotations
