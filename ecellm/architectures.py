@@ -38,6 +38,20 @@ class Architecture:
     matrices: tuple[Matrix, ...]
     other: int
     """Parameters of embeddings, norms and position biases."""
+    inner: int
+    """Width of the MLP."""
+    kv: int
+    """Columns of keys, and of values."""
+    heads: int
+    gated: bool = True
+    norms: int = 2
+    """Norms of a block, on average over encoder and decoder."""
+    rms_norm: bool = True
+    """RMS norms, which transformers computes in fp32; else layer norms."""
+    attentions: float = 1.0
+    """Attentions of a block, on average over encoder and decoder."""
+    scores: bool = False
+    """Attention scores are held: a learnt position bias rules out fused attention."""
     lora_targets: tuple[str, ...] = field(default=())
 
     @property
@@ -51,7 +65,9 @@ class Architecture:
         return sum(matrix.copies * rank * (matrix.rows + matrix.columns) for matrix in named)
 
 
-def llama(hidden: int, layers: int, inner: int, vocab: int, kv: int = 0, tied: bool = False) -> Architecture:
+def llama(
+    hidden: int, layers: int, inner: int, vocab: int, kv: int = 0, tied: bool = False, heads: int = 32
+) -> Architecture:
     """Llama and Mistral: grouped attention of `kv` columns, gated MLP of `inner`, RMS norms, no biases."""
     kv = kv or hidden
     matrices = [
@@ -68,7 +84,7 @@ def llama(hidden: int, layers: int, inner: int, vocab: int, kv: int = 0, tied: b
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
     return Architecture(
         hidden=hidden, layers=layers, vocab=vocab, matrices=tuple(matrices),
-        other=vocab * hidden + (2 * layers + 1) * hidden, lora_targets=targets,
+        other=vocab * hidden + (2 * layers + 1) * hidden, lora_targets=targets, inner=inner, kv=kv, heads=heads,
     )  # fmt: skip
 
 
@@ -84,6 +100,7 @@ def phi(hidden: int, layers: int, inner: int, vocab: int) -> Architecture:
     return Architecture(
         hidden=hidden, layers=layers, vocab=vocab, matrices=tuple(matrices),
         other=vocab * hidden + 2 * hidden * (layers + 1), lora_targets=(*square, "fc1", "fc2", "lm_head"),
+        inner=inner, kv=hidden, heads=32, gated=False, norms=1, rms_norm=False,
     )  # fmt: skip
 
 
@@ -100,7 +117,8 @@ def flan_t5(hidden: int, layers: int, inner: int, heads: int, vocab: int = 32_12
     return Architecture(
         hidden=hidden, layers=2 * layers, vocab=vocab, matrices=tuple(matrices),
         other=vocab * hidden + norms + 2 * 32 * heads,
-        lora_targets=("q", "k", "v", "o", "wi_0", "wi_1", "wo", "lm_head"),
+        lora_targets=("q", "k", "v", "o", "wi_0", "wi_1", "wo", "lm_head"), inner=inner, kv=hidden, heads=heads,
+        norms=3, attentions=1.5, scores=True,
     )  # fmt: skip
 
 
@@ -119,5 +137,6 @@ KNOWN = {
 def architecture(base: str, tiny: TinySizes) -> Architecture | None:
     """The shape of a base model; None where it is not known."""
     if base == "tiny":
-        return llama(tiny.hidden, tiny.layers, 4 * tiny.hidden, tiny.vocab)
+        inner = -(-tiny.hidden * 8 // 3 // 8) * 8  # as `model.tiny` has it
+        return llama(tiny.hidden, tiny.layers, inner, tiny.vocab, heads=tiny.heads)
     return KNOWN.get(base)

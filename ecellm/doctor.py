@@ -1,16 +1,20 @@
 """What this machine has of all that a run may use, and the mend for what is missing.
 
-It looks and does not change. Nothing heavy is imported: versions come from package metadata, so that a broken torch or
-Ray is reported instead of crashing the report.
+It looks and does not change. On a laptop, on a login node and inside a job other things matter, so it says first where
+it finds itself; inside a job it looks at what the job was granted and at the Ray that is there. Nothing heavy is
+imported: versions come from package metadata, so that a broken torch is reported instead of crashing the report.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -40,7 +44,24 @@ class Finding:
 
 def examine(s3: str = "") -> list[Finding]:
     """Everything that can be said about this machine; `s3` is a prefix to reach."""
-    return [*_machine(), *_packages(), *_gpus(), *_extras(), *_ray(), *_slurm(), *_s3(s3)]
+    return [
+        Finding("place", True, whereabouts()), *_machine(), *_packages(), *_gpus(), *_extras(), *_network(), *_ray(),
+        *_slurm(), *_s3(s3),
+    ]  # fmt: skip
+
+
+def whereabouts() -> str:
+    """Inside a job of Slurm, Ray or Kubernetes; on a login node; or a machine of its own."""
+    if os.environ.get("SLURM_JOB_ID"):
+        nodes, node = os.environ.get("SLURM_JOB_NUM_NODES", "1"), os.environ.get("SLURMD_NODENAME", "?")
+        return f"inside Slurm job {os.environ['SLURM_JOB_ID']} of {nodes} nodes, on {node}"
+    if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_JOB_SUBMISSION_ID"):
+        return "inside a Ray job"
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return "inside a Kubernetes pod"
+    if shutil.which("sbatch"):
+        return "a Slurm login node: check run files with --dry-run here, and submit with sbatch slurm/*.sbatch"
+    return "a machine of its own"
 
 
 def show(findings: list[Finding]) -> bool:
@@ -70,6 +91,9 @@ def _machine() -> Iterator[Finding]:
     free = shutil.disk_usage(".").free / GIB
     yield Finding("disk", free >= 5, f"{free:.0f} GiB free here", "free 5 GiB, or use --out on another disk")
     shared = shutil.disk_usage("/dev/shm").free / GIB if os.path.isdir("/dev/shm") else 0.0
+    temporary = shutil.disk_usage(tempfile.gettempdir()).free / GIB
+    mend = "clean it, or set TMPDIR (in Slurm jobs ECELLM_TMP) to a disk with room: Ray keeps its sessions there"
+    yield Finding("temporary folder", temporary >= 0.5, f"{temporary:.1f} GiB free in {tempfile.gettempdir()}", mend)
     mend = "in a container, start it with --shm-size=2g or more: Ray keeps its objects there"
     yield Finding("shared memory", shared >= 0.25, f"{shared:.1f} GiB free in /dev/shm", mend)
 
@@ -103,16 +127,72 @@ def _extras() -> Iterator[Finding]:
     yield Finding("offline encoder", bool(encoder), encoder or "not installed", mend)
 
 
+def _network() -> Iterator[Finding]:
+    devices = "/sys/class/infiniband"
+    found = sorted(os.listdir(devices)) if os.path.isdir(devices) else []
+    efa = [name for name in found if name.startswith(("efa", "rdmap"))]
+    kind = f"EFA: {', '.join(efa)}" if efa else f"InfiniBand or RoCE: {', '.join(found)}" if found else "none"
+    yield Finding(
+        "fast network", bool(found), kind, "only between GPU nodes: NCCL falls back to sockets, which are slow"
+    )
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if found and limit != resource.RLIM_INFINITY:
+        yield Finding(
+            "locked memory", False, f"{limit >> 10} KiB", "InfiniBand and EFA need: ulimit -l unlimited", essential=True
+        )
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    yield Finding("open files", files >= 8192, f"limit {files}", "raise it: ulimit -n 65536; Ray holds many sockets")
+
+
 def _ray() -> Iterator[Finding]:
     address = os.environ.get("RAY_ADDRESS", "")
     mend = "set RAY_ADDRESS to join a cluster; without it a private Ray starts for each stage"
-    yield Finding("Ray cluster", bool(address), address or "RAY_ADDRESS is not set", mend)
+    if not address:
+        yield Finding("Ray cluster", False, "RAY_ADDRESS is not set", mend)
+        return
+    yield _answers(address)
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    token = token or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
+    yield Finding(
+        "Ray token", mode == "token" and token, f"RAY_AUTH_MODE={mode or 'unset'}, {'a' if token else 'no'} token",
+        "export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before anything starts Ray: its ports are open to the network",
+    )  # fmt: skip
+
+
+def _answers(address: str) -> Finding:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return Finding("Ray cluster", True, f"{address}, as Ray finds it")
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except OSError as trouble:
+        mend = "start the head, correct RAY_ADDRESS, or open the port between the nodes"
+        return Finding("Ray cluster", False, f"{address} does not answer: {trouble}", mend, essential=True)
+    return Finding("Ray cluster", True, f"{address} answers")
 
 
 def _slurm() -> Iterator[Finding]:
     found = shutil.which("sbatch")
     version = _said("sinfo", "--version") if found else ""
     yield Finding("Slurm", bool(found), version or ("sbatch" if found else "no sbatch"), "only on Slurm clusters")
+    if found:
+        states = _said("sinfo", "-h", "-o", "%D %t").splitlines()
+        yield Finding("Slurm nodes", bool(states), ", ".join(states) or "sinfo has no answer", "ask the site's admins")
+    if os.environ.get("SLURM_JOB_ID"):
+        yield from _granted()
+
+
+def _granted() -> Iterator[Finding]:
+    """Inside a job: what Slurm granted, beside what this process sees."""
+    cpus, gpus = os.environ.get("SLURM_CPUS_ON_NODE", "?"), int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)
+    yield Finding("granted by Slurm", True, f"{cpus} CPUs and {gpus} GPUs on this node")
+    seen = len(_said("nvidia-smi", "-L").splitlines())
+    if gpus:
+        mend = "have the node drained, and submit with --exclude"
+        yield Finding("GPUs granted are seen", seen >= gpus, f"{seen} of {gpus}", mend, essential=True)
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    yield Finding("restarts of this job", True, restarts)
 
 
 def _s3(prefix: str) -> Iterator[Finding]:

@@ -6,11 +6,13 @@ ports are open to the network whatever address the node has, and a switch after 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -20,6 +22,7 @@ from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.errors import ClusterError
+from ecellm.nodes import check_nodes
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Object store of a private Ray, in bytes. Blocks of rows and tokens are small, and what is too large is spilled."""
@@ -34,11 +37,11 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
         cpus: logical CPUs of a private Ray; a cluster that is joined keeps its own.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or a private Ray does not start.
+        ClusterError: the cluster cannot be reached, a node of it cannot run this code, or a private Ray does not start.
+        StorageError: OUT is not one place for all nodes of the cluster.
     """
     address = run.cluster.address or os.environ.get("RAY_ADDRESS", "")
-    if not address:
-        _authenticate()
+    know_token() if address else _authenticate()
     # What fails in Ray's C++ side comes back as an exception; its log lines would go into this terminal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
@@ -49,10 +52,11 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
     folder = "" if address else tempfile.mkdtemp(prefix="ec", dir="/tmp")
     try:
         try:
-            with _without_level_line():
-                _connect(address, folder, cpus, run)
+            _connect(address, folder, cpus, run)
         except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
             raise _unreachable(address, error) from error
+        if address:
+            check_nodes(run)
         # Ray prints a page about every lost worker on standard output, which is for data; stages tell of it themselves.
         with redirect_stdout(io.StringIO()):
             yield
@@ -60,6 +64,53 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def draining_nodes() -> dict[str, int]:
+    """Node id -> deadline in milliseconds since 1970 (0: none) of nodes that will be taken away: spot notices, drains.
+
+    Asked of Ray's control service as Ray Train's own watcher asks; a Ray that has no such call tells of no drains, and
+    lost nodes are noticed when they are lost.
+    """
+    import ray
+
+    ask: Any = getattr(getattr(getattr(ray, "_private", None), "state", None), "state", None)
+    if not hasattr(ask, "get_draining_nodes"):
+        return {}
+    found: dict[str, int] = ask.get_draining_nodes() or {}
+    return found
+
+
+def free_places(*, cpus: int, gpus: int) -> int:
+    """Workers of so many CPUs and GPUs that nodes have room for now, beside what runs there."""
+    import ray
+
+    ask: Any = getattr(getattr(ray, "_private", None), "state", None)
+    if not hasattr(ask, "available_resources_per_node"):
+        return 0
+    leaving = set(draining_nodes())
+    places = 0
+    for node, free in ask.available_resources_per_node().items():
+        if node not in leaving:
+            places += _places(free, cpus, gpus)
+    return places
+
+
+def staying_places(*, cpus: int, gpus: int) -> int:
+    """Workers of so many CPUs and GPUs that fit on nodes that nobody is about to take away, were these empty."""
+    import ray
+
+    nodes: Any = ray.nodes  # Ray's own stubs leave it untyped
+    leaving = set(draining_nodes())
+    places = 0
+    for node in nodes():
+        if node["Alive"] and node["NodeID"] not in leaving:
+            places += _places(node["Resources"], cpus, gpus)
+    return places
+
+
+def _places(resources: dict[str, float], cpus: int, gpus: int) -> int:
+    return int(min([resources.get("CPU", 0) // cpus] + ([resources.get("GPU", 0) // gpus] if gpus else [])))
 
 
 def worker_environment(run: Run) -> dict[str, str]:
@@ -104,6 +155,13 @@ def _without_level_line() -> Iterator[None]:
                     os.write(2, line)
 
 
+def know_token() -> None:
+    """Before Ray is imported: a client with a token shows it. Left to itself Ray does not, and is refused."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if given or os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def _authenticate() -> None:
     # Ray makes a token in the home folder when it is left to itself, and other Rays of this user then trip over it.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -112,9 +170,22 @@ def _authenticate() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
+def quiet_init(**words: Any) -> None:
+    """`ray.init` without its talk. For the tools of clusters; stages use `ray_session`.
+
+    Ray puts a handler of its own on SIGTERM, which leaves at once with code 15: a stage that saves would never hear.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
+    with _without_level_line():
+        ray.init(logging_level=logging.WARNING, log_to_driver=False, **words)
+    with contextlib.suppress(ValueError):  # not in the main thread, where Ray sets none either
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     # Workers speak to people through the driver (a board, answers, errors); the rest stays in Ray's own log files.
     environment: dict[str, Any] = {
         "env_vars": worker_environment(run), "worker_process_setup_hook": "ecellm.session.quieten",
@@ -122,17 +193,12 @@ def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
     if address:
         # Another machine has its own copy of the code, in its own place.
         environment["env_vars"].pop("PYTHONPATH")
-        ray.init(address=address, runtime_env=environment, logging_level=logging.WARNING, log_to_driver=False)
+        quiet_init(address=address, runtime_env=environment)
         return
-    ray.init(
-        num_cpus=cpus,
-        runtime_env=environment,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
+    quiet_init(
+        num_cpus=cpus, runtime_env=environment, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,
-        logging_level=logging.WARNING,
-        log_to_driver=False,
-    )
+    )  # fmt: skip
 
 
 def _unreachable(address: str, error: Exception) -> ClusterError:

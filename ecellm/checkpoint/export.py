@@ -6,6 +6,7 @@ size is exported in the same small space. Adapters are merged into the base mode
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ecellm.checkpoint.layout import COMPLETE, KINDS, MANIFEST, SIDE, Manifest, Parameter
+from ecellm.checkpoint.layout import COMPLETE, KINDS, MANIFEST, Manifest, Parameter, side_name
 from ecellm.checkpoint.restore import SliceReader, fault, read_manifest
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import CheckpointError, StorageError
@@ -45,12 +46,9 @@ def export(checkpoint: str, folder: str, settings: Settings, base: str = "", sha
     """
     source, target = open_storage(checkpoint, settings), open_storage(folder, settings)
     manifest = read_manifest(source, "")
-    for file in manifest.files():
-        wrong = fault(source, "", file)
-        if wrong:
-            raise CheckpointError(f"{checkpoint}: {wrong}", mend="export an older checkpoint, or train again")
     if target.exists(MANIFEST):
         raise CheckpointError(f"{folder} is a checkpoint", expected="a folder of its own", mend="name another DIR")
+    side = side_files_of(source, manifest)
     target.delete(COMPLETE)
     for key, _ in list(target.list("")):
         if _OURS.fullmatch(key):  # and nothing below: OUT itself may be the target
@@ -58,8 +56,22 @@ def export(checkpoint: str, folder: str, settings: Settings, base: str = "", sha
     read = SliceReader(source, "", manifest)
     tensors = _merged(manifest, read, base) if manifest.lora else _whole(manifest, read)
     _write_shards(tensors, target, shard_bytes)
+    for name, data in side.items():
+        target.write(name, data)
+
+
+def side_files_of(source: Storage, manifest: Manifest) -> dict[str, bytes]:
+    """Files that go beside the weights, each as it was written. Raises CheckpointError."""
+    found = {}
     for file in manifest.side:
-        target.write(file.name.removeprefix(f"{SIDE}/"), source.read(file.name))
+        data = source.read(file.name) if not (wrong := fault(source, "", file)) else b""
+        if wrong or hashlib.sha256(data).hexdigest() != file.sha256:
+            raise CheckpointError(
+                f"{source.root}: {wrong or file.name + ' changed while it was read'}",
+                mend="export an older checkpoint, or train again",
+            )  # fmt: skip
+        found[side_name(file.name)] = data
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """What a checkpoint is: names, slices and the manifest that joins them. No storage and no engine here.
 
-    checkpoints/step-00000120/rank-00000-of-00002.safetensors   what rank 0 owns of every parameter and its moments
-                              model/…                           config, tokenizer, prompt.json: what an export needs
-                              manifest.json                     how to join the slices
-                              COMPLETE                          written last
+    checkpoints/step-00000120/attempt-00003-rank-00000-of-00002.safetensors   what a rank owns of every parameter
+                              attempt-00003-model/…          config, tokenizer, prompt.json: what an export needs
+                              attempt-00003-manifest.json    how to join the slices
+                              manifest.json                  the same
+                              COMPLETE                       written last, names the manifest that counts
 
-The one decision: a slice is a range of a parameter's flattened fp32 values, so any number of ranks can read what any
-other number wrote, and nothing depends on the engine. Frozen parameters are not saved: the base model has them.
+Two decisions. A slice is a range of a parameter's flattened fp32 values, so any number of ranks can read what any
+other number wrote, and nothing depends on the engine; frozen parameters are not saved, the base model has them. And an
+attempt writes under its own number only: where two attempts reach one step, neither touches what the other wrote, and
+the marker, which only one of them can make, says whose files count.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ecellm.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 COMPLETE = "COMPLETE"
@@ -75,9 +78,16 @@ class File(_Part):
 
 
 class RankFile(File):
-    """What one rank wrote: for each parameter the first value and the number of values."""
+    """What one rank wrote: for each parameter the first value and the number of values.
+
+    A range that is read is compared block by block: a whole file's digest says nothing of a part of it, and a client of
+    S3 does not notice a byte that changed on its way.
+    """
 
     spans: dict[str, tuple[int, int]]
+    block_bytes: int
+    blocks: tuple[str, ...]
+    """sha256 of each `block_bytes` of the file; the last block may be shorter."""
 
 
 class Position(_Part):
@@ -130,9 +140,19 @@ def step_of(key: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def rank_file(rank: int, size: int) -> str:
+def of_attempt(attempt: int, name: str) -> str:
+    """Name of a file that an attempt writes: `attempt-00003-manifest.json`."""
+    return f"attempt-{attempt:05d}-{name}"
+
+
+def rank_file(attempt: int, rank: int, size: int) -> str:
     """Name of what one rank writes."""
-    return f"rank-{rank:05d}-of-{size:05d}.safetensors"
+    return of_attempt(attempt, f"rank-{rank:05d}-of-{size:05d}.safetensors")
+
+
+def side_name(file: str) -> str:
+    """What a side file is called in an exported model: its name without the folder before it."""
+    return file.partition(f"-{SIDE}/")[2]
 
 
 def tensor_key(name: str, kind: str) -> str:

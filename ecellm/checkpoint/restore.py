@@ -1,7 +1,8 @@
 """Find the newest whole checkpoint and read any range of it, at any number of ranks.
 
-The one decision: a marker alone is not believed. Sizes are compared and every file's sha256 is worked out (ranks share
-the files between them) before anything is loaded; a checkpoint that fails is passed over with a line that says why.
+The one decision: a marker alone is not believed. Every block that is read is compared with its sha256 in the manifest,
+and all ranks have their part in memory before any of it is loaded; a checkpoint that fails is passed over with a line
+that says why.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from ecellm.checkpoint.layout import (
     COMPLETE,
     FOLDER,
-    MANIFEST,
+    KINDS,
     File,
     Manifest,
     RankFile,
@@ -27,11 +28,18 @@ from ecellm.checkpoint.layout import (
     tensor_key,
 )
 from ecellm.checkpoint.save import Gather
-from ecellm.errors import CheckpointError, StorageError
+from ecellm.checkpoint.tensorfile import raw
+from ecellm.errors import CheckpointError, EcellmError, StorageError
 from ecellm.records import World
 from ecellm.storage.base import Storage
 
 _BLOCK = 1 << 24
+READS = 3
+"""Times that a block is read before its bytes count as changed."""
+
+
+class Broken(CheckpointError):
+    """A checkpoint that is not what was written: an older one will do."""
 
 
 def steps(storage: Storage) -> tuple[list[int], list[int]]:
@@ -48,23 +56,24 @@ def steps(storage: Storage) -> tuple[list[int], list[int]]:
 
 
 def read_manifest(storage: Storage, folder: str) -> Manifest:
-    """The manifest of a published checkpoint, compared with what its marker says.
+    """The manifest that a published checkpoint's marker names.
 
     Raises:
         CheckpointError: no marker, or a manifest that is missing or another one.
     """
     try:
         marker = json.loads(storage.read(inside(folder, COMPLETE)))
-        data = storage.read(inside(folder, MANIFEST))
-        wanted = marker["manifest_sha256"]
+        name, wanted = str(marker["manifest"]), marker["manifest_sha256"]
+        data = storage.read(inside(folder, name))
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
+        raise Broken(
             f"{storage.root}/{folder} is no whole checkpoint", found=str(error),
-            expected=f"{COMPLETE} and {MANIFEST}", mend="name another step; `ecellm checkpoints list` shows them",
+            expected=f"{COMPLETE} and the manifest that it names",
+            mend="name another step; `ecellm checkpoints list` shows them",
         ) from error  # fmt: skip
     if hashlib.sha256(data).hexdigest() != wanted:
-        raise CheckpointError(f"{folder}/{MANIFEST} is not the one its marker names", mend="remove this checkpoint")
-    return parse_manifest(data, inside(folder, MANIFEST))
+        raise Broken(f"{folder}/{name} is not the one its marker names", mend="remove this checkpoint")
+    return parse_manifest(data, inside(folder, name))
 
 
 def fault(storage: Storage, folder: str, file: File) -> str:
@@ -98,41 +107,65 @@ def verify(storage: Storage, folder: str) -> list[str]:
     return faults
 
 
-def newest(storage: Storage, world: World, gather: Gather, say: Callable[[str], None]) -> Manifest | None:
-    """The newest whole checkpoint, the same on every rank; None where there is none.
+Owned = Sequence[tuple[str, int, int]]
+"""(parameter, first value, number of values) of each slice that a rank owns."""
+Held = dict[tuple[str, str], torch.Tensor]
+"""(parameter, kind) -> fp32 [number of values]."""
+
+
+def read_newest(
+    storage: Storage,
+    owned: Owned,
+    *,
+    fits: Callable[[Manifest], None],
+    world: World,
+    gather: Gather,
+    say: Callable[[str], None],
+) -> tuple[Manifest, Held] | None:
+    """The newest whole checkpoint, the same on every rank, and this rank's part of it; None where there is none.
+
+    A byte is read once: it is compared with the manifest's digests as it comes. Where any rank finds a fault, all pass
+    on to the checkpoint before; nothing is put into an engine until all ranks have their part.
 
     Args:
-        say: takes the line about each checkpoint that is passed over (rank 0 only).
+        fits: raises CheckpointError where a checkpoint belongs to another run.
+        say: takes the line about each checkpoint that is passed over (from rank 0).
 
     Raises:
         StorageError: storage cannot be read, on every rank: that says nothing about the checkpoint.
+        CheckpointError: raised by `fits`.
     """
-    candidates = gather(steps(storage)[0] if world.rank == 0 else None)[0]
-    for step in reversed(candidates):
-        folder, faults = step_folder(step), []
-        manifest, trouble = None, None
+    for step in reversed(gather(steps(storage)[0] if world.rank == 0 else None)[0]):
+        folder, fault_, trouble = step_folder(step), "", None
+        manifest: Manifest | None = None
+        held: Held = {}
         try:
             manifest = read_manifest(storage, folder)
-            mine = manifest.files()[world.rank :: world.size]
-            faults += [found for file in mine if (found := fault(storage, folder, file))]
-        except CheckpointError as error:
-            faults.append(error.what)
-        except StorageError as error:
+            fits(manifest)
+            read = SliceReader(storage, folder, manifest)
+            held = {(name, kind): read(name, kind, start, count) for name, start, count in owned for kind in KINDS}
+            for file in manifest.side[world.rank :: world.size]:
+                if wrong := fault(storage, folder, file):
+                    raise Broken(wrong)
+        except Broken as error:
+            fault_ = error.what
+        except EcellmError as error:
             trouble = error
-        heard = gather((faults, trouble))
-        for _, unread in heard:
-            if unread is not None:
-                raise unread
-        everybodys = sorted({line for lines, _ in heard for line in lines})
-        if not everybodys:
-            return manifest
+        heard = gather((fault_, trouble))
+        for _, other in heard:
+            if other is not None:
+                raise other
+        faults = sorted({line for line, _ in heard if line})
+        if not faults:
+            assert manifest is not None
+            return manifest, held
         if world.rank == 0:
-            say(f"checkpoint of step {step} is passed over: {'; '.join(everybodys)}")
+            say(f"checkpoint of step {step} is passed over: {'; '.join(faults)}")
     return None
 
 
 class SliceReader:
-    """Reads ranges of parameters and moments out of a checkpoint's safetensors files."""
+    """Reads ranges of parameters and moments out of a checkpoint's files, by whole blocks, each verified."""
 
     def __init__(self, storage: Storage, folder: str, manifest: Manifest) -> None:
         if sys.byteorder != "little":
@@ -143,40 +176,75 @@ class SliceReader:
             for name, (start, length) in part.spans.items():
                 self._where.setdefault(name, []).append((start, length, part))
         self._offsets: dict[str, dict[str, int]] = {}
+        self._last: tuple[str, int, bytes] = ("", -1, b"")
 
     def __call__(self, name: str, kind: str, start: int, length: int) -> torch.Tensor:
         """Values `start` to `start + length` of a flattened parameter: fp32 [length].
 
         Raises:
-            CheckpointError: the checkpoint does not hold all of the range.
+            Broken: the checkpoint does not hold all of the range, or its bytes are not those that were written.
         """
         out, found = torch.empty(length, dtype=torch.float32), 0
         for first, count, part in self._where.get(name, ()):
             begin, end = max(start, first), min(start + length, first + count)
             if begin < end:
                 at = self._offset(part, tensor_key(name, kind)) + 4 * (begin - first)
-                data = bytearray(self._storage.read(inside(self._folder, part.name), at, 4 * (end - begin)))
-                out[begin - start : end - start] = torch.frombuffer(data, dtype=torch.float32)
+                self._read(part, at, raw(out[begin - start : end - start]))
                 found += end - begin
         if found != length:
-            raise CheckpointError(
+            raise Broken(
                 f"{self._folder} does not hold all of {kind} of {name}", found=f"{found} values",
                 expected=f"{length} from {start}", mend="use another checkpoint, or the model it was made from",
             )  # fmt: skip
         return out
 
+    def _read(self, part: RankFile, at: int, out: memoryview) -> None:
+        """Fill `out` with bytes of a file from `at` on."""
+        done = 0
+        while done < len(out):
+            number, within = divmod(at + done, part.block_bytes)
+            piece = self._block(part, number)[within : within + len(out) - done]
+            if not piece:
+                raise Broken(f"{part.name} ends before byte {at + len(out)}")
+            out[done : done + len(piece)] = piece
+            done += len(piece)
+
+    def _block(self, part: RankFile, number: int) -> bytes:
+        """One block, as it was written; read again where it came otherwise, since networks change bytes too."""
+        if self._last[:2] == (part.name, number):
+            return self._last[2]
+        if number >= len(part.blocks):
+            raise Broken(f"{part.name} has no block {number}")
+        key = inside(self._folder, part.name)
+        for _ in range(READS):
+            try:
+                data = self._storage.read(key, number * part.block_bytes, part.block_bytes)
+            except FileNotFoundError as error:
+                raise Broken(f"{part.name} is missing") from error
+            if hashlib.sha256(data).hexdigest() == part.blocks[number]:
+                self._last = (part.name, number, data)
+                return data
+        raise Broken(
+            f"{part.name}: block {number} has another sha256 than the manifest says", found=f"{len(data)} bytes",
+            expected=f"sha256 {part.blocks[number]}", mend="an older checkpoint is used; remove this one",
+        )  # fmt: skip
+
     def _offset(self, part: RankFile, key: str) -> int:
         """Byte at which a tensor begins in a rank's file."""
         if part.name not in self._offsets:
-            path = inside(self._folder, part.name)
-            size = int.from_bytes(self._storage.read(path, 0, 8), "little")
-            header = json.loads(self._storage.read(path, 8, size))
+            head = bytearray(8)
+            self._read(part, 0, memoryview(head))
+            header = bytearray(int.from_bytes(head, "little"))
+            self._read(part, 8, memoryview(header))
             self._offsets[part.name] = {
-                tensor: 8 + size + int(facts["data_offsets"][0])
-                for tensor, facts in header.items()
+                tensor: 8 + len(header) + int(facts["data_offsets"][0])
+                for tensor, facts in json.loads(header).items()
                 if tensor != "__metadata__"
             }
-        return self._offsets[part.name][key]
+        try:
+            return self._offsets[part.name][key]
+        except KeyError as error:
+            raise Broken(f"{part.name} holds no {key}") from error
 
 
 def check_fits(manifest: Manifest, names: dict[str, int], identity: str, where: str) -> None:

@@ -1,21 +1,17 @@
 """Write a checkpoint: each rank its own file, rank 0 the manifest, and the marker last.
 
-Not concerned with which engine trained, nor with which checkpoints may go (`retain`). The one decision: a trouble on
-one rank is told to all of them before anybody raises, so that no rank waits for another that has gone.
+Not concerned with which engine trained, nor with which checkpoints may go (`retain`), nor with threads (`background`).
+The one decision: a trouble on one rank is told to all of them before anybody raises, so that no rank waits for another
+that has gone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from safetensors.torch import save_file
 
 from ecellm.checkpoint.layout import (
     COMPLETE,
@@ -27,10 +23,12 @@ from ecellm.checkpoint.layout import (
     Position,
     RankFile,
     Slice,
+    of_attempt,
     rank_file,
     step_folder,
     tensor_key,
 )
+from ecellm.checkpoint.tensorfile import BLOCK_BYTES, TensorFile
 from ecellm.errors import CheckpointError, EcellmError, StorageError
 from ecellm.records import World
 from ecellm.storage.base import Storage
@@ -52,6 +50,10 @@ class Head:
     lora: dict[str, Any] | None
 
 
+class LostRace(CheckpointError):
+    """Another attempt has published this step, or has taken over the run."""
+
+
 def save(
     storage: Storage,
     head: Head,
@@ -61,20 +63,27 @@ def save(
     side: Mapping[str, bytes],
     world: World,
     gather: Gather,
+    fence: Callable[[], None] | None = None,
 ) -> Manifest:
     """Write and publish the checkpoint of `step`; every rank calls this, with its own slices.
 
+    Args:
+        slices: fp32 on the CPU.
+        side: what an export needs beside weights (rank 0).
+        fence: rank 0 calls it before anything of all ranks is published; it raises LostRace where a newer attempt runs.
+
     Raises:
         StorageError: some rank could not write (the same error on every rank).
+        LostRace: another attempt was first.
     """
     folder = step_folder(step)
-    part = _agree(gather, lambda: _write_part(storage, folder, slices, world))
-    manifest = _agree(gather, lambda: _publish(storage, head, step, part, side, world))[0]
+    part = agree(gather, lambda: _write_part(storage, folder, head.attempt, slices, world))
+    manifest = agree(gather, lambda: _publish(storage, head, step, part, side, world, fence))[0]
     assert isinstance(manifest, Manifest)
     return manifest
 
 
-def _agree(gather: Gather, work: Callable[[], Any]) -> list[Any]:
+def agree(gather: Gather, work: Callable[[], Any]) -> list[Any]:
     """Results of `work` on all ranks; the first rank's error on every rank where one failed."""
     result: Any
     try:
@@ -91,32 +100,27 @@ def _agree(gather: Gather, work: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def _write_part(storage: Storage, folder: str, slices: Iterable[Slice], world: World) -> RankFile:
-    name = rank_file(world.rank, world.size)
+def _write_part(storage: Storage, folder: str, attempt: int, slices: Iterable[Slice], world: World) -> RankFile:
+    name = rank_file(attempt, world.rank, world.size)
     tensors, spans = {}, {}
     for piece in slices:
         if piece.tensor.numel():
             tensors[tensor_key(piece.name, piece.kind)] = piece.tensor.detach().cpu().contiguous()
             spans[piece.name] = (piece.start, piece.tensor.numel())
-    with tempfile.TemporaryDirectory(prefix="ecellm-save-") as temporary:
-        path = os.path.join(temporary, name)
-        try:
-            save_file(tensors, path)
-        except Exception as error:  # safetensors raises its own error for a full disk
-            raise StorageError(
-                f"a checkpoint could not be written below {tempfile.gettempdir()}", found=str(error),
-                mend="free some disk space, or set TMPDIR to a larger disk",
-            ) from error  # fmt: skip
-        digest, size = hashlib.sha256(), os.path.getsize(path)
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-        storage.upload(path, f"{folder}/{name}")
-    return RankFile(name=name, bytes=size, sha256=digest.hexdigest(), spans=spans)
+    file = TensorFile(tensors)
+    whole, blocks = file.digests()
+    storage.upload_stream(file, f"{folder}/{name}")
+    return RankFile(name=name, bytes=file.size, sha256=whole, spans=spans, block_bytes=BLOCK_BYTES, blocks=blocks)
 
 
 def _publish(
-    storage: Storage, head: Head, step: int, parts: list[RankFile], side: Mapping[str, bytes], world: World
+    storage: Storage,
+    head: Head,
+    step: int,
+    parts: list[RankFile],
+    side: Mapping[str, bytes],
+    world: World,
+    fence: Callable[[], None] | None,
 ) -> Manifest | None:
     if world.rank:
         return None
@@ -124,33 +128,44 @@ def _publish(
     for part in parts:
         found = storage.size(f"{folder}/{part.name}")
         if found != part.bytes:
-            raise CheckpointError(
+            raise StorageError(
                 f"{folder}/{part.name} is not what was sent", found=f"{found} bytes", expected=f"{part.bytes} bytes",
                 mend="run again; if it stays, check the storage",
             )  # fmt: skip
     files = []
     for name, data in sorted(side.items()):
-        storage.write(f"{folder}/{SIDE}/{name}", data)
-        files.append(File(name=f"{SIDE}/{name}", bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+        key = of_attempt(head.attempt, f"{SIDE}/{name}")
+        storage.write(f"{folder}/{key}", data)
+        files.append(File(name=key, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
     manifest = Manifest(
         step=step, attempt=head.attempt, identity=head.identity, world_size=world.size, position=head.position,
         dtype=head.dtype, parameters=head.parameters, tied=dict(head.tied), lora=head.lora, parts=tuple(parts),
         side=tuple(files),
     )  # fmt: skip
     data = manifest.model_dump_json(indent=1).encode()
-    digest = hashlib.sha256(data).hexdigest()
+    name, digest = of_attempt(head.attempt, MANIFEST), hashlib.sha256(data).hexdigest()
+    storage.write(f"{folder}/{name}", data)
+    if fence is not None:
+        fence()
+    # Whoever writes it last, it lists files that are all there.
     storage.write(f"{folder}/{MANIFEST}", data)
-    marker = json.dumps({"step": step, "attempt": head.attempt, "manifest_sha256": digest}).encode()
-    if not storage.write_new(f"{folder}/{COMPLETE}", marker):
+    said = {"step": step, "attempt": head.attempt, "manifest": name, "manifest_sha256": digest}
+    if not storage.write_new(f"{folder}/{COMPLETE}", json.dumps(said).encode()):
         _check_winner(storage, folder, digest)
     return manifest
 
 
 def _check_winner(storage: Storage, folder: str, digest: str) -> None:
-    with contextlib.suppress(ValueError, FileNotFoundError):
-        if json.loads(storage.read(f"{folder}/{COMPLETE}"))["manifest_sha256"] == digest:
+    try:
+        won = json.loads(storage.read(f"{folder}/{COMPLETE}"))
+        if won["manifest_sha256"] == digest:
             return
-    raise CheckpointError(
-        f"{folder} was published by another attempt", expected="one attempt at a time to write to one OUT",
+        # The copy is the winner's, as the marker is.
+        storage.write(f"{folder}/{MANIFEST}", storage.read(f"{folder}/{won['manifest']}"))
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise LostRace(f"{folder} was published by another attempt, with a marker that cannot be read") from error
+    raise LostRace(
+        f"{folder} was published by another attempt", found=f"attempt {won['attempt']}",
+        expected="one attempt at a time to write to one OUT",
         mend="stop the other run, or give this one its own `out`",
     )  # fmt: skip

@@ -10,17 +10,20 @@ import sys
 from collections.abc import Sequence
 
 from ecellm.cli.app import app
-from ecellm.cli.exits import exit_code_of, stop_on_sigterm
+from ecellm.cli.exits import StopRequest, exit_code_of, stop_on_signals, tell_code
 
 __all__ = ["app", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code (DESIGN 2)."""
-    stop_on_sigterm()
+    stop_on_signals()
     try:
         app(args=list(sys.argv[1:] if argv is None else argv), prog_name="ecellm")
-    except Exception as trouble:  # the one place where every error ends
-        sys.exit(exit_code_of(trouble))
-    except KeyboardInterrupt as trouble:
-        sys.exit(exit_code_of(trouble))
+    except SystemExit as left:
+        tell_code(left.code)
+        raise
+    except (Exception, KeyboardInterrupt, StopRequest) as trouble:  # the one place where every error ends
+        code = exit_code_of(trouble)
+        tell_code(code)
+        sys.exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ecellm.cli import checkpoints, data, score, stages, tools
+from ecellm.cli import checkpoints, cluster, data, score, stages, submit, tools
 
 app = typer.Typer(
     name="ecellm",
@@ -17,5 +17,7 @@ app = typer.Typer(
 stages.add_to(app)
 score.add_to(app)
 tools.add_to(app)
+submit.add_to(app)
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(data.app, name="data")
+app.add_typer(cluster.app, name="cluster")

@@ -37,6 +37,19 @@ def list_them(out: Out) -> None:
 
 
 @app.command()
+def attempts(out: Out) -> None:
+    """Attempts at the run: when each began, with how many workers, and how it ended."""
+    from ecellm.train.attempts import history
+
+    said = history(open_storage(out))
+    if not said:
+        console.print(f"no attempts under {join(out, 'attempts')}")
+    for one in said:
+        facts = (one.get("begun", ""), f"{one.get('workers', '?')} workers", one.get("ended", "running"))
+        typer.echo("\t".join([f"attempt {one['attempt']}", *facts, one.get("reason", "")]))
+
+
+@app.command()
 def verify(out: Out) -> None:
     """Read every complete checkpoint whole and compare sizes and digests with its manifest."""
     from ecellm.checkpoint.layout import step_folder

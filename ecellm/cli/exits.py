@@ -1,15 +1,18 @@
 """Errors to exit codes and messages. The only printer of errors.
 
-75 means "stopped with the state saved, run me again", so only `Stopped` may say it; any other interruption is 130.
+75 means "stopped with the state saved, run me again": `Stopped` says it, and a signal to a stage that keeps what it has
+finished. Ctrl-C is 130. `ECELLM_CAUSE_FILE` names a file that gets the cause in one line, for what started us.
 An error nobody foresaw ends with 1 and the place of its traceback, never with 0.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import os
 import signal
+import sys
 import tempfile
 import traceback
 from types import FrameType
@@ -23,14 +26,22 @@ INTERRUPTED = 130
 HEADINGS = {2: "run file or command line", 3: "data", 4: "storage or checkpoint", 5: "cluster"}
 
 
-def stop_on_sigterm() -> None:
-    """Make SIGTERM end in the same clean-up as Ctrl-C; a stage that can save replaces this with its own."""
+class StopRequest(BaseException):
+    """A signal that asks to stop, in a stage that has no more to save than what it has written already.
+
+    No KeyboardInterrupt, which the command line's library would turn into an end of its own.
+    """
+
+
+def stop_on_signals() -> None:
+    """Make SIGTERM and SIGUSR1 end in the same clean-up as Ctrl-C; training replaces this with its own."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise StopRequest
 
     try:
-        signal.signal(signal.SIGTERM, stop)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, stop)
     except ValueError:  # not in the main thread, as when a test or a notebook calls us
         return
 
@@ -44,6 +55,9 @@ def exit_code_of(trouble: BaseException) -> int:
     if known is not None:
         _tell(HEADINGS.get(known.exit_code, "error"), str(known))
         return known.exit_code
+    if isinstance(trouble, StopRequest):
+        console.print("[yellow]stopped[/yellow]  finished stages and answers stay; run the same command again to go on")
+        return Stopped.exit_code
     if isinstance(trouble, KeyboardInterrupt):
         console.print("[yellow]interrupted[/yellow]  finished stages stay; run the same command again to go on")
         return INTERRUPTED
@@ -64,6 +78,13 @@ def exit_code_of(trouble: BaseException) -> int:
     return 1
 
 
+def tell_code(code: object) -> None:
+    """Say the exit code as the last line where whoever started us hears no other (`ecellm submit`)."""
+    if os.environ.get("ECELLM_TELL_EXIT"):
+        sys.stderr.write(f"ecellm: exit code {code if isinstance(code, int) else 0 if code is None else 1}\n")
+        sys.stderr.flush()
+
+
 def ours(trouble: BaseException) -> EcellmError | None:
     """The error of our family in a chain: an error of a Ray worker comes wrapped in Ray's own."""
     seen: set[int] = set()
@@ -81,6 +102,10 @@ def ours(trouble: BaseException) -> EcellmError | None:
 
 
 def _tell(heading: str, text: str) -> None:
+    cause = os.environ.get("ECELLM_CAUSE_FILE")  # a batch script's, or a pod's /dev/termination-log
+    if cause:
+        with contextlib.suppress(OSError), open(cause, "w", encoding="utf-8") as file:
+            file.write(text.partition("\n")[0] + "\n")
     console.print(f"[bold red]error[/bold red] [dim]({heading})[/dim]  {escape(text)}")
 
 

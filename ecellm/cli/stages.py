@@ -6,6 +6,7 @@ Stages are imported only past the dry run, which needs neither torch nor Ray nor
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
@@ -44,6 +45,8 @@ def _door(name: str, module: str) -> Callable[..., None]:
         if dry_run:
             _print(run)
             return
+        if os.environ.get("ECELLM_LOCK"):  # set by `ecellm submit`: the lock file travelled with this code
+            import_module("ecellm.cluster.lock").check(".")
         getattr(import_module(module), name)(run)
 
     return command

@@ -26,6 +26,7 @@ def plan(
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of one machine; 0: the workers of the run.")] = 0,
     gpu: Annotated[str, typer.Option(help="Kind of GPU, as H100 or A100-80GB.")] = "A100-80GB",
     tokens_per_sample: Annotated[int, typer.Option(min=1, help="Mean prompt and answer, in tokens.")] = 400,
+    price: Annotated[float, typer.Option(min=0, help="USD of a GPU and hour; 0: a range from a table.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate a training run."""
@@ -34,7 +35,10 @@ def plan(
 
     run = load_run(run_file, ctx.args)
     gpus = nodes * gpus_per_node if gpus_per_node else max(nodes, run.cluster.workers)
-    show(estimate(run, gpus=gpus, gpu=gpu, tokens_per_sample=tokens_per_sample), as_json=as_json)
+    found = estimate(
+        run, gpus=gpus, gpu=gpu, tokens_per_sample=tokens_per_sample, nodes=nodes if gpus_per_node else 0, price=price
+    )  # fmt: skip
+    show(found, as_json=as_json)
 
 
 def export(

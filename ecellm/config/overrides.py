@@ -17,6 +17,8 @@ from ecellm.config.keys import annotation_of
 from ecellm.config.rules import Fault
 
 COMMAND_LINE = "command line"
+SHORT = {"profile": "train.profile_steps"}
+"""Short names of settings, as people type them."""
 
 
 def read_overrides(words: Sequence[str]) -> tuple[dict[str, Any], list[Fault]]:
@@ -36,6 +38,7 @@ def read_overrides(words: Sequence[str]) -> tuple[dict[str, Any], list[Fault]]:
                 faults.append(Fault(path, "has no value", f"--{path} VALUE"))
                 continue
             text = queue.pop(0)
+        path = SHORT.get(path, path)
         values[path] = _value(path, text)
     return values, faults
 

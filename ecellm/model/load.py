@@ -73,6 +73,8 @@ def load_model(folder: str, settings: Model, *, dtype: Any, attention: str) -> A
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if config.is_encoder_decoder and attention != "eager":
+        attention = "sdpa"
     if attention in FLASH and not _takes_flash(kind, config):
         attention = "sdpa"
     try:
@@ -99,7 +101,7 @@ def pick_attention(settings: Model, device: Any) -> tuple[str, str]:
     Raises:
         ConfigError: flash attention is asked for by name and cannot run here.
     """
-    if settings.attention in ("sdpa", "eager"):
+    if settings.attention in ("flex_attention", "sdpa_varlen", "sdpa", "eager"):
         return settings.attention, "asked for in the run file"
     wanted = tuple(FLASH) if settings.attention == "auto" else (settings.attention,)
     reasons = []

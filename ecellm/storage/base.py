@@ -7,8 +7,9 @@ to the storage's root and use `/`. A missing object is `FileNotFoundError` with 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 class Storage(Protocol):
@@ -28,6 +29,15 @@ class Storage(Protocol):
 
     def upload(self, path: str, key: str) -> None:
         """Put the local file `path`, streaming it. Raises StorageError."""
+
+    def upload_stream(self, stream: BinaryIO | io.RawIOBase, key: str) -> None:
+        """Put all bytes of a seekable stream; parts of it may be read more than once. Raises StorageError."""
+
+    def sweep(self, prefix: str) -> int:
+        """Remove what writers that died left behind under `prefix`; no reader ever saw it. Returns how many.
+
+        Only for prefixes that nobody writes to at the moment.
+        """
 
     def download(self, key: str, path: str) -> None:
         """Write an object to the local file `path`, streaming it. Raises FileNotFoundError, StorageError."""

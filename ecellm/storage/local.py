@@ -7,6 +7,7 @@ operation that both local disks and NFS do for one caller only.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import uuid
@@ -50,6 +51,21 @@ class LocalStorage:
     def upload(self, path: str, key: str) -> None:
         with told("read", path), open(path, "rb") as source:
             self._replace(key, lambda file: shutil.copyfileobj(source, file, 1 << 20))
+
+    def upload_stream(self, stream: BinaryIO | io.RawIOBase, key: str) -> None:
+        stream.seek(0)
+        self._replace(key, lambda file: shutil.copyfileobj(stream, file, 1 << 22))
+
+    def sweep(self, prefix: str) -> int:
+        count = 0
+        for folder, _, names in os.walk(self._path(prefix), onerror=_walk_trouble):
+            for name in names:
+                if name.startswith(TEMPORARY):
+                    with told("delete", folder), suppress(FileNotFoundError):
+                        os.unlink(os.path.join(folder, name))
+                        count += 1
+            self._drop_empty(folder)
+        return count
 
     def download(self, key: str, path: str) -> None:
         source_path = self._path(key)

@@ -8,13 +8,14 @@ configured endpoint. A download carries no usable checksum: callers hold digests
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 import botocore.session
@@ -36,22 +37,13 @@ from botocore.exceptions import (
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
+from ecellm.storage.codes import ABSENT, TAKEN, mend_of
 from ecellm.storage.retry import PASSING, Retry
+from ecellm.storage.streams import Unclosed
 
 OWNER = "ecellm-owner"
 """Metadata key that holds who wrote an object in `write_new`."""
-ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
-TAKEN = frozenset({"PreconditionFailed", "412"})
 BROKEN_BODY = (IncompleteReadError, ResponseStreamingError, HttpConnectionError, HTTPClientError)
-MENDS = {
-    "NoSuchBucket": "create the bucket, or correct its name in the run file",
-    "AccessDenied": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
-    "403": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
-    "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to an identity that exists",
-    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY; behind a proxy, see that it keeps the Host header",
-    "ExpiredToken": "renew the credentials; for long runs use a role that renews itself",
-    "BadDigest": "the bytes changed on their way: run again, and check the network if it comes back",
-}
 
 
 class S3Storage:
@@ -135,11 +127,37 @@ class S3Storage:
         with self._told("write", self._url(key)):
             # Credentials that expire in mid-file are fetched anew by their provider, but boto3 does not try again.
             _twice_if_expired(lambda: self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer))
-            stored, here = self._call("head_object", Key=self._key(key))["ContentLength"], os.path.getsize(path)
+            self._check_size(key, os.path.getsize(path))
+
+    def upload_stream(self, stream: BinaryIO | io.RawIOBase, key: str) -> None:
+        def move() -> None:
+            stream.seek(0)
+            # boto3 closes what it has sent; a second try needs it open
+            self._mover.upload_fileobj(Unclosed(stream), self.bucket, self._key(key), Config=self._transfer)
+
+        with self._told("write", self._url(key)):
+            _twice_if_expired(move)
+            self._check_size(key, stream.seek(0, io.SEEK_END))
+
+    def _check_size(self, key: str, here: int) -> None:
+        stored = self._call("head_object", Key=self._key(key))["ContentLength"]
         if stored != here:
             raise StorageError(
                 f"{self._url(key)}: {stored} bytes stored", expected=f"{here} bytes", mend="upload again"
             )
+
+    def sweep(self, prefix: str) -> int:
+        """Abort multipart uploads that nobody finished: each lost reply to a creation leaves one, and it costs."""
+        under, count, more = self._key(prefix) + "/", 0, dict[str, str]()
+        with self._told("list", self._url(prefix)):
+            while True:
+                page = self._call("list_multipart_uploads", Prefix=under, **more)
+                for upload in page.get("Uploads", ()):
+                    self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+                    count += 1
+                if not page.get("IsTruncated"):
+                    return count
+                more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def download(self, key: str, path: str) -> None:
         with self._told("read", self._url(key)):
@@ -197,7 +215,7 @@ class S3Storage:
             code = _code(trouble)
             if code in ABSENT:
                 raise FileNotFoundError(errno.ENOENT, "no such object", url) from trouble
-            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=_mend(code)) from trouble
+            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend_of(code)) from trouble
         except (NoCredentialsError, PartialCredentialsError) as trouble:
             mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
             raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
@@ -206,7 +224,7 @@ class S3Storage:
             raise StorageError(f"{url}: S3 does not answer", found=_first_line(trouble), mend=mend) from trouble
         except (BotoCoreError, Boto3Error) as trouble:
             inner = re.search(r"\((\w+)\) when calling", str(trouble))
-            mend = _mend(inner.group(1) if inner else "")
+            mend = mend_of(inner.group(1) if inner else "")
             raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
         except FileNotFoundError:
             raise
@@ -260,12 +278,6 @@ def _passes(trouble: Exception) -> bool:
     if isinstance(trouble, ClientError):
         return _code(trouble) in PASSING
     return isinstance(trouble, HttpConnectionError | HTTPClientError | IncompleteReadError)
-
-
-def _mend(code: str) -> str:
-    if code in PASSING:
-        return "S3 kept failing: wait, or raise storage.attempts, then run the same command again"
-    return MENDS.get(code, "check the bucket and the credentials, then run the same command again")
 
 
 def _first_line(trouble: Exception) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ecellm.checkpoint.layout import Parameter, Reader, Slice
+from ecellm.checkpoint.save import Gather
 from ecellm.config.schema import Run
 from ecellm.data.batch import Batch
 from ecellm.records import World
@@ -39,8 +40,27 @@ class Engine(Protocol):
     def evaluate(self, batch: Batch) -> torch.Tensor:
         """Loss sum of a batch on this rank, without gradients, dropout off."""
 
+    def logits(self, batch: Batch, *, own: bool = False) -> torch.Tensor:
+        """Logits of every position, [batch, seq, vocabulary], without gradients, dropout off: for checks of small rows.
+
+        Args:
+            own: as the model's own forward gives them, rather than by the output head alone (`train.loss`).
+        """
+
+    def model(self) -> nn.Module:
+        """The model that is trained, with its adapters."""
+
+    def use_own_forward(self) -> None:
+        """Work out losses through the model's own forward from now on."""
+
     def parameters(self) -> tuple[tuple[Parameter, ...], dict[str, str]]:
         """The trained parameters, and the other names of those that are tied."""
+
+    def owned(self) -> Iterator[tuple[str, int, int]]:
+        """(parameter, first value, number of values, perhaps 0) of each slice of this rank."""
+
+    def channel(self) -> Gather:
+        """`gather` for a thread of its own, over a process group that nothing else uses. Every rank asks at once."""
 
     def local_slices(self) -> Iterator[Slice]:
         """What this rank owns of the fp32 weights and the moments, on the CPU or the device."""
@@ -94,15 +114,3 @@ def catalogue(module: nn.Module) -> tuple[tuple[Parameter, ...], dict[str, str]]
             found.append(Parameter(name=name, shape=tuple(getattr(parameter, "ds_shape", parameter.shape))))
     names = {parameter.name for parameter in found}
     return tuple(found), {alias: name for alias, name in tied.items() if name in names}
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on the device; itself where it is there."""
-    if batch.input_ids.device == device:
-        return batch
-    return Batch(
-        input_ids=batch.input_ids.to(device, non_blocking=True),
-        attention_mask=batch.attention_mask.to(device, non_blocking=True),
-        labels=batch.labels.to(device, non_blocking=True),
-        loss_weights=batch.loss_weights.to(device, non_blocking=True),
-    )

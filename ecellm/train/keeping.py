@@ -9,23 +9,28 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ecellm.checkpoint.layout import COMPLETE, Position, step_folder
-from ecellm.checkpoint.restore import SliceReader, check_fits, newest, steps
+from ecellm.checkpoint.background import Publisher
+from ecellm.checkpoint.hostcopy import HostCopy
+from ecellm.checkpoint.layout import COMPLETE, FOLDER, Manifest, Position, step_folder
+from ecellm.checkpoint.restore import check_fits, read_newest, steps
 from ecellm.checkpoint.retain import to_remove
-from ecellm.checkpoint.save import Head, save
+from ecellm.checkpoint.save import Gather, Head, LostRace, save
 from ecellm.config.schema import Run
 from ecellm.data.shards import TokenSet
 from ecellm.prompt import FILE as PROMPT
 from ecellm.stage import clear, fingerprint
 from ecellm.storage.base import Storage, join
 from ecellm.train.engine import Engine
+from ecellm.train.lora import adapter_facts
 
 _FREE = {
-    "epochs", "max_steps", "micro_batch_size", "evaluate_every", "log_every", "engine", "rehearse_failure_at",
+    "epochs", "max_steps", "micro_batch_size", "packing", "pack_tokens", "evaluate_every", "log_every", "engine",
+    "rehearse_failure_at",
 }  # fmt: skip
 _FREE_MODEL = {"gradient_checkpointing", "attention", "trust_remote_code"}
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".index.json", ".onnx", ".md")
@@ -45,7 +50,7 @@ def position_of(run: Run, train: TokenSet) -> Position:
     return Position(fingerprint=train.fingerprint, seed=run.seed, samples=train.n, batch_size=run.train.batch_size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Keeper:
     """Saves and finds the checkpoints of one run on one rank."""
 
@@ -55,51 +60,109 @@ class Keeper:
     attempt: int
     dtype: str
     side: Mapping[str, bytes]
-    say: Any
+    say: Callable[[str], None]
+    fence: Callable[[], None] | None = None
+    stall: float = 0.0
+    """Seconds that training has waited for checkpoints since this was last read."""
+    failed: int = 0
+    """Publishes in a row that did not succeed."""
+    _copy: HostCopy = field(default_factory=HostCopy)
+    _publisher: Publisher = field(default_factory=Publisher)
+    _channel: Gather | None = None
 
     def resume(self, engine: Engine) -> int:
         """Load the newest whole checkpoint, if there is one. Returns the steps that are done.
 
         Raises:
             CheckpointError: it belongs to other settings or another model.
+            StorageError: storage cannot be read.
         """
-        manifest = newest(self.storage, engine.world, engine.gather, self.say)
-        if manifest is None:
-            if engine.world.rank == 0:
-                self._unmark_after(0)
-            return 0
-        folder = step_folder(manifest.step)
         names = {parameter.name: parameter.numel for parameter in engine.parameters()[0]}
-        check_fits(manifest, names, identity(self.run, self.position), join(self.storage.root, folder))
-        engine.load_slices(SliceReader(self.storage, folder, manifest), manifest.step)
+        mine = identity(self.run, self.position)
+
+        def fits(manifest: Manifest) -> None:
+            check_fits(manifest, names, mine, join(self.storage.root, step_folder(manifest.step)))
+
+        found = read_newest(
+            self.storage, list(engine.owned()), fits=fits, world=engine.world, gather=engine.gather, say=self.say
+        )  # fmt: skip
+        step = found[0].step if found else 0
+        if found is not None:
+            held = found[1]
+            engine.load_slices(lambda name, kind, start, length: held[name, kind], step)
         if engine.world.rank == 0:
-            self._unmark_after(manifest.step)
-            self.say(f"going on after step {manifest.step} (written by {manifest.world_size} workers)")
-        return manifest.step
+            self._clear_after(step)
+            if found is not None:
+                self.say(f"going on after step {step} (written by {found[0].world_size} workers)")
+        return step
 
-    def _unmark_after(self, step: int) -> None:
-        # These were passed over: with a marker they would count among `keep` and refuse to be made again.
+    def _clear_after(self, step: int) -> None:
+        """Make room for steps that are done again. Nobody else writes here now, or may (`Fence`)."""
         for newer in steps(self.storage)[0]:
-            if newer > step:
+            if newer > step:  # passed over: with a marker it would count among `keep` and refuse to be made again
                 self.storage.delete(f"{step_folder(newer)}/{COMPLETE}")
+        self.storage.sweep(FOLDER)
 
-    def save(self, engine: Engine, step: int) -> None:
-        """Write the checkpoint of `step` and remove those that may go. Raises StorageError."""
+    def save(self, engine: Engine, step: int, *, wait: bool) -> None:
+        """Copy the state of `step` to host memory and publish it, in the background unless `wait`.
+
+        Every rank calls this at the same step. Training is held up for the copy and, where it is still on its way, for
+        the checkpoint before.
+
+        Raises:
+            EcellmError: this or an earlier checkpoint could not be published, too often in a row (`failed`) or with
+                `wait`; the same on every rank.
+        """
+        began = time.perf_counter()
+        self.collect(wait=True)
+        if self._channel is None:
+            self._channel = engine.channel()
+        channel, world = self._channel, engine.world
         parameters, tied = engine.parameters()
         lora = self.run.model.lora
         head = Head(
             identity=identity(self.run, self.position), attempt=self.attempt, position=self.position,
             dtype=self.dtype, parameters=parameters, tied=tied,
-            lora=lora.model_dump(mode="json") | {"base": self.run.model.base} if lora else None,
+            lora=adapter_facts(engine.model(), lora) | {"base": self.run.model.base} if lora else None,
         )  # fmt: skip
-        save(
-            self.storage, head, step=step, slices=engine.local_slices(), side=self.side, world=engine.world,
-            gather=engine.gather,
-        )  # fmt: skip
-        if engine.world.rank == 0:
-            whole, half = steps(self.storage)
-            for old in to_remove(whole, half, self.run.checkpoint.keep):
-                clear(self.storage, step_folder(old))
+        slices = self._copy.take(engine.local_slices())
+
+        def publish() -> None:
+            save(
+                self.storage, head, step=step, slices=slices, side=self.side, world=world, gather=channel,
+                fence=self.fence,
+            )  # fmt: skip
+            if world.rank == 0:
+                self._retain()
+
+        self._publisher.start(step, publish)
+        if wait or not self.run.checkpoint.background:
+            self.collect(wait=True, final=wait)
+        self.stall += time.perf_counter() - began
+
+    def collect(self, *, wait: bool, final: bool = False) -> None:
+        """Take in what the publishing thread ended with. Raises EcellmError where training should not go on so."""
+        ended = self._publisher.collect(wait=wait)
+        if ended is None:
+            return
+        step, error = ended
+        if error is None:
+            self.failed = 0
+            return
+        self.failed += 1
+        if final or isinstance(error, LostRace) or self.failed > self.run.checkpoint.tolerate:
+            raise error
+        self.say(f"the checkpoint of step {step} could not be published, training goes on: {error.what}")
+
+    def take_stall(self) -> float:
+        """Seconds of waiting since the last call."""
+        stall, self.stall = self.stall, 0.0
+        return stall
+
+    def _retain(self) -> None:
+        whole, half = steps(self.storage)
+        for old in to_remove(whole, half, self.run.checkpoint.keep):
+            clear(self.storage, step_folder(old))
 
 
 def side_files(base: str, config: Any, storage: Storage, dtype: str) -> dict[str, bytes]:

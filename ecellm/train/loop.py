@@ -1,7 +1,7 @@
 """The training loop of one rank: steps from the order of samples, metrics, validation, checkpoints, stopping.
 
 It knows no DeepSpeed and no Ray: an `Engine` and `Hooks` stand for them. The one decision: what all ranks must agree
-on (loss, a wish to stop, a broken number) travels in the one small sum that every step makes anyway, so ranks end
+on (loss, an order to stop, a broken number) travels in the one small sum that every step makes anyway, so ranks end
 together and the caller gets that end as a value. An exception here is one rank's own trouble.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,17 +17,23 @@ import numpy as np
 import torch
 
 from ecellm.config.schema import Run
-from ecellm.data.batch import Batch, collate, token_weights
-from ecellm.data.order import batch_at, cut, steps_per_epoch
+from ecellm.data.microsteps import Layout
+from ecellm.data.order import batch_at, steps_per_epoch
 from ecellm.data.shards import TokenSet
 from ecellm.errors import ConfigError, DataError, EcellmError, Stopped
 from ecellm.storage.base import Storage
-from ecellm.train.compute import memory_bytes, peak_flops, utilisation
+from ecellm.train.board import Order, Status
+from ecellm.train.compute import Arithmetic, memory_bytes
 from ecellm.train.engine import Engine
 from ecellm.train.keeping import Keeper
 from ecellm.train.metrics import Metrics
-from ecellm.train.progress import Status
+from ecellm.train.profile import Profile
 from ecellm.train.schedule import learning_rate, total_steps
+from ecellm.train.spikes import Spikes
+
+
+class Moved(EcellmError):
+    """Saved, to go on at once with other workers. Never shown to anybody."""
 
 
 class Hooks(Protocol):
@@ -36,8 +41,11 @@ class Hooks(Protocol):
 
     attempt: int
 
-    def wants_stop(self) -> bool:
-        """Whether somebody asked this rank to save and stop."""
+    def order(self) -> Order:
+        """What somebody asked this rank to do."""
+
+    def at(self, step: int, phase: str) -> None:
+        """Where this rank is, for whoever looks for one that hangs."""
 
     def update(self, status: Status) -> None:
         """Rank 0's progress, for whoever watches."""
@@ -49,7 +57,7 @@ class Hooks(Protocol):
         """This attempt goes on after `step`, 0 at the very beginning."""
 
     def after_step(self, step: int) -> None:
-        """Step `step` and its checkpoint are done."""
+        """Step `step` is done, and its checkpoint on its way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +69,10 @@ class Job:
     engine: Engine
     train: TokenSet
     val: TokenSet
-    pad_id: int
-    encoder_decoder: bool
+    layout: Layout
     hooks: Hooks
     keeper: Keeper
+    arithmetic: Arithmetic
 
     @property
     def total(self) -> int:
@@ -75,25 +83,30 @@ class Job:
 
 @dataclass(frozen=True)
 class _Step:
-    """What one optimizer step gave, summed over ranks."""
+    """What one optimizer step gave, over all ranks."""
 
     loss: float
     norm: float
     tokens: int
     waited: float
-    stop: bool
+    """Seconds that a rank needed to lay out its batches, on average."""
+    memory: tuple[int, ...]
+    """Most bytes that each rank has had."""
+    order: Order
 
 
 def fit(job: Job) -> EcellmError | None:
-    """Train until the last step, a stop or a broken number.
+    """Train until the last step, an order to leave or a broken number.
 
     Returns:
-        None when done; else what all ranks agreed to end with: `Stopped` with the state saved, or a `DataError`.
+        None when done; else what all ranks agreed to end with: `Stopped` or `Moved` with the state saved, a
+        `DataError`, a `ConfigError`.
 
     Raises:
-        CheckpointError: the checkpoints in OUT belong to other settings.
+        CheckpointError: the checkpoints in OUT belong to other settings, or a newer attempt has taken over.
         StorageError: OUT cannot be written.
     """
+    job.hooks.at(0, "resume")
     started = job.keeper.resume(job.engine)
     if started > job.total:
         return ConfigError(
@@ -104,106 +117,129 @@ def fit(job: Job) -> EcellmError | None:
     job.hooks.begin(started)
     if job.engine.world.rank:
         return _steps(job, started, None)
-    with Metrics(job.storage, started, job.hooks.attempt) as metrics:
+    with Metrics(job.run, job.storage, started, job.hooks.attempt) as metrics:
         return _steps(job, started, metrics)
 
 
 def _steps(job: Job, started: int, metrics: Metrics | None) -> EcellmError | None:
-    run, engine, total = job.run, job.engine, job.total
+    run, total = job.run, job.total
     per_epoch = steps_per_epoch(job.train.n, run.train.batch_size)
     every = run.train.evaluate_every or per_epoch
-    peak = peak_flops(engine.device) if metrics else None
-    parameters = sum(parameter.numel for parameter in engine.parameters()[0])
-    status = Status(step=started, total=total)
-    saved = started
-    for index in range(started, total):
-        step, began = index + 1, time.perf_counter()
-        rate = learning_rate(index, total, run.train.learning_rate, run.train.warmup_ratio)
-        outcome = _optimizer_step(job, index, rate)
-        if isinstance(outcome, EcellmError):
-            return outcome
-        seconds = time.perf_counter() - began
-        due = step % every == 0 or step == total
-        val_loss = validation_loss(job) if due and job.val.n else None
-        if metrics and (step % run.train.log_every == 0 or due):
-            speed = outcome.tokens / seconds
-            epoch = step / per_epoch
-            line = {
-                "step": step, "epoch": epoch, "loss": outcome.loss, "grad_norm": outcome.norm, "lr": rate,
-                "tokens": outcome.tokens, "tokens_per_second": speed,
-                "mfu": utilisation(parameters, speed, peak, engine.world.size), "seconds": seconds,
-                "data_wait": outcome.waited, "memory_bytes": memory_bytes(engine.device),
-                "workers": engine.world.size, "attempt": job.hooks.attempt,
-            }  # fmt: skip
-            metrics.add(line if val_loss is None else {**line, "val_loss": val_loss})
-            status = Status(
-                step=step, total=total, epoch=epoch, loss=outcome.loss, tokens_per_second=speed,
-                val_loss=status.val_loss if val_loss is None else val_loss,
-            )  # fmt: skip
-            job.hooks.update(status)
-        if step % run.checkpoint.every == 0 or step == total or outcome.stop:
-            if metrics:
-                metrics.flush()
-            job.keeper.save(engine, step)
-            saved = step
-        if outcome.stop and step < total:
-            return Stopped(f"stopped after step {saved} of {total}, state saved", mend="run the same command to go on")
-        job.hooks.after_step(step)
+    tell = _Telling(job, started, metrics) if metrics else None
+    name = f"attempt-{job.hooks.attempt:05d}-rank-{job.engine.world.rank:05d}"
+    with Profile(job.storage, run.train.profile_steps if metrics else 0, name) as profile:
+        for index in range(started, total):
+            step, began = index + 1, time.perf_counter()
+            rate = learning_rate(index, total, run.train.learning_rate, run.train.warmup_ratio)
+            outcome = _optimizer_step(job, index, rate)
+            if isinstance(outcome, EcellmError):
+                job.keeper.collect(wait=True)
+                return outcome
+            seconds = time.perf_counter() - began
+            due = step % every == 0 or step == total
+            val_loss = validation_loss(job, step) if due and job.val.n else None
+            if tell and (step % run.train.log_every == 0 or due):
+                tell.step(step, step / per_epoch, rate, seconds, outcome, val_loss)
+            leaving = outcome.order > Order.GO and step < total
+            if step % run.checkpoint.every == 0 or step == total or leaving:
+                if metrics:
+                    metrics.flush()
+                job.hooks.at(step, "checkpoint")
+                job.keeper.save(job.engine, step, wait=step == total or leaving)
+            if leaving:
+                return _left(outcome.order, step, total)
+            if trace := profile.step():
+                job.hooks.say(f"trace of {run.train.profile_steps} steps: {trace}")
+            job.hooks.after_step(step)
     return None
 
 
+def _left(order: Order, step: int, total: int) -> EcellmError:
+    if order is Order.MOVE:
+        return Moved(f"saved after step {step}")
+    return Stopped(f"stopped after step {step} of {total}, state saved", mend="run the same command to go on")
+
+
+class _Telling:
+    """Rank 0's lines: metrics, progress, what leaps out."""
+
+    def __init__(self, job: Job, started: int, metrics: Metrics) -> None:
+        self._job, self._metrics = job, metrics
+        self._spikes = {"loss": Spikes("the loss"), "grad_norm": Spikes("the gradient's norm")}
+        self._status = Status(step=started, total=job.total)
+
+    def step(
+        self, step: int, epoch: float, rate: float, seconds: float, outcome: _Step, val_loss: float | None
+    ) -> None:
+        job = self._job
+        speed = outcome.tokens / seconds
+        line: dict[str, object] = {
+            "step": step, "epoch": epoch, "loss": outcome.loss, "grad_norm": outcome.norm, "lr": rate,
+            "tokens": outcome.tokens, "tokens_per_second": speed,
+            "mfu": job.arithmetic.utilisation(speed, job.engine.world.size), "seconds": seconds,
+            "data_wait": outcome.waited, "checkpoint_stall": job.keeper.take_stall(),
+            "memory_bytes": max(outcome.memory), "memory_bytes_by_rank": list(outcome.memory),
+            "workers": job.engine.world.size, "attempt": job.hooks.attempt,
+        }  # fmt: skip
+        for name, value in (("loss", outcome.loss), ("grad_norm", outcome.norm)):
+            if leap := self._spikes[name].see(step, value):
+                line[f"{name}_spike"] = 1
+                job.hooks.say(leap)
+        self._metrics.add(line if val_loss is None else {**line, "val_loss": val_loss})
+        self._status = Status(
+            step=step, total=job.total, epoch=epoch, loss=outcome.loss, tokens_per_second=speed,
+            val_loss=self._status.val_loss if val_loss is None else val_loss,
+        )  # fmt: skip
+        job.hooks.update(self._status)
+
+
 def _optimizer_step(job: Job, index: int, rate: float) -> _Step | EcellmError:
-    engine, tokens = job.engine, job.train
+    engine, tokens, rank = job.engine, job.train, job.engine.world.rank
+    job.hooks.at(index + 1, "data")
     numbers = batch_at(tokens.fingerprint, job.run.seed, tokens.n, job.run.train.batch_size, index)
     # Dropout is a function of the step as well, so that a run that goes on draws what it would have drawn.
-    torch.manual_seed(_seed(job.run.seed, index, engine.world.rank))
+    torch.manual_seed(_seed(job.run.seed, index, rank))
     began = time.perf_counter()
-    groups = cut(numbers, _lengths(tokens), engine.world.size, job.run.train.micro_batch_size)[engine.world.rank]
-    batches = list(_batches(job, tokens, numbers, groups))
+    dealt = job.layout.deal(tokens, numbers, engine.world.size)
+    weights = job.layout.weights(tokens, numbers)
+    batches = job.layout.micro_steps(tokens, numbers, engine.world, dealt, weights)
     waited = time.perf_counter() - began
+    job.hooks.at(index + 1, "forward and backward")
     losses = torch.stack(engine.forward_backward(batches)).double().cpu()
     whole = bool(torch.isfinite(losses).all())
-    told = engine.sums([float(losses.sum()), float(not whole), float(job.hooks.wants_stop())])
+    memory = [0.0] * engine.world.size
+    memory[rank] = float(memory_bytes(engine.device))
+    order = job.hooks.order()
+    job.hooks.at(index + 1, "sum over ranks")
+    stopping, moving = order is Order.STOP, order is Order.MOVE
+    told = engine.sums([float(losses.sum()), float(not whole), float(stopping), float(moving), waited, *memory])
     if told[1] or not math.isfinite(told[0]):
-        bad = [i for group, loss in zip(groups, losses, strict=True) if not math.isfinite(loss) for i in group]
+        mine = zip(dealt[rank], losses, strict=True)
+        bad = [int(i) for group, loss in mine if not math.isfinite(loss) for i in group]
         return _broken(job, index + 1, "loss", bad)
+    job.hooks.at(index + 1, "update")
     norm = engine.step(rate)
     if not math.isfinite(norm):
         return _broken(job, index + 1, "gradient", list(numbers))
     count = int((tokens.prompt_lengths[numbers] + tokens.answer_lengths[numbers]).sum())
-    return _Step(told[0], norm, count, waited, told[2] > 0)
-
-
-def _batches(job: Job, tokens: TokenSet, numbers: np.ndarray, groups: list[np.ndarray]) -> Iterator[Batch]:
-    """One rank's micro-steps; the weights are those of the whole global batch."""
-    train = job.run.train
-    weights = token_weights(
-        tokens.tasks[numbers], tokens.answer_lengths[numbers], tokens.prompt_lengths[numbers], train.weighting,
-        0.0 if job.encoder_decoder else train.prompt_loss_weight,
+    agreed = Order.STOP if told[2] else Order.MOVE if told[3] else Order.GO
+    return _Step(
+        told[0], norm, count, told[4] / engine.world.size, tuple(int(size) for size in told[5:]), agreed
     )  # fmt: skip
-    place = {int(number): row for row, number in enumerate(numbers)}
-    for group in groups:
-        yield collate(
-            [tokens.sample(int(i)) for i in group], weights[[place[int(i)] for i in group]], pad_id=job.pad_id,
-            encoder_decoder=job.encoder_decoder,
-        )  # fmt: skip
 
 
-def validation_loss(job: Job) -> float:
+def validation_loss(job: Job, step: int = 0) -> float:
     """Mean cross-entropy of an answer token over the whole validation split; the same at any world size."""
-    engine, val, micro = job.engine, job.val, job.run.train.micro_batch_size
-    numbers = np.arange(val.n)
+    engine, val, layout = job.engine, job.val, job.layout
     loss = 0.0
-    for group in cut(numbers, _lengths(val), engine.world.size, micro)[engine.world.rank]:
-        weights = np.tile([0.0, 1.0], (len(group), 1))  # [samples, 2]
-        samples = [val.sample(int(i)) for i in group]
-        batch = collate(samples, weights, pad_id=job.pad_id, encoder_decoder=job.encoder_decoder)
-        loss += float(engine.evaluate(batch))
+    for start in range(0, val.n, job.run.train.batch_size):
+        job.hooks.at(step, f"validation from {start}")
+        numbers = np.arange(start, min(start + job.run.train.batch_size, val.n))
+        dealt = layout.deal(val, numbers, engine.world.size)
+        weights = np.tile([0.0, 1.0], (len(numbers), 1))  # [samples, 2]
+        for batch in layout.micro_steps(val, numbers, engine.world, dealt, weights):
+            loss += float(engine.evaluate(batch))
     return engine.sums([loss])[0] / float(val.answer_lengths.sum())
-
-
-def _lengths(tokens: TokenSet) -> np.ndarray:
-    return tokens.prompt_lengths + tokens.answer_lengths
 
 
 def _broken(job: Job, step: int, what: str, numbers: list[int]) -> DataError:

@@ -50,3 +50,12 @@ def add_adapters(module: Any, lora: Lora) -> nn.Module:
     adapted = get_peft_model(module, settings)
     assert isinstance(adapted, nn.Module)
     return adapted
+
+
+def adapter_facts(module: Any, lora: Lora) -> dict[str, Any]:
+    """What was trained: rank, alpha, dropout, the modules' names, and peft's kind of task."""
+    settings = module.peft_config["default"]
+    return {
+        "rank": lora.rank, "alpha": lora.alpha, "dropout": lora.dropout, "targets": sorted(settings.target_modules),
+        "task_type": str(settings.task_type).rpartition(".")[2],
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard: what a run says about itself, step by step. Rank 0 only; it measures nothing.
+"""metrics.jsonl, TensorBoard and trackers: what a run says about itself, step by step. Rank 0; it measures nothing.
 
 The one decision: storage cannot append (S3 cannot), so the file is kept in memory and written whole, seldom enough
 that writing takes a twentieth of the time at most. A run that goes on drops the lines of steps that it does again.
@@ -12,11 +12,13 @@ import os
 import tempfile
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from ecellm.config.schema import Run
 from ecellm.storage.base import Storage
+from ecellm.train.trackers import trackers_of
 
 KEY = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -26,21 +28,26 @@ _SECONDS = 10.0
 class Metrics:
     """The lines of one attempt, after those that earlier attempts left for steps up to `step`."""
 
-    def __init__(self, storage: Storage, step: int, attempt: int) -> None:
+    def __init__(self, run: Run, storage: Storage, step: int, attempt: int) -> None:
         self._storage = storage
+        self._trackers = trackers_of(run, attempt)
         self._lines = kept_lines(storage, step)
         self._folder = tempfile.TemporaryDirectory(prefix="ecellm-tensorboard-")
         self._writer = SummaryWriter(self._folder.name, purge_step=step + 1 if step else None)
         self._name = f"{TENSORBOARD}/events.out.tfevents.{step:010d}.attempt-{attempt:05d}"
         self._next, self._written = time.monotonic() + _SECONDS, -1
 
-    def add(self, line: dict[str, float | int | None]) -> None:
+    def add(self, line: dict[str, Any]) -> None:
         """One line; numbers that are not finite become null, which JSON has and NaN it has not."""
         clean = {key: _finite(value) for key, value in line.items()}
         self._lines.append(json.dumps(clean))
-        for key, value in clean.items():
-            if key != "step" and value is not None:
-                self._writer.add_scalar(f"train/{key}", value, int(line["step"] or 0))
+        step = int(clean["step"])
+        scalars = {f"train/{key}": value for key, value in clean.items() if isinstance(value, int | float)}
+        scalars.pop("train/step")
+        for key, value in scalars.items():
+            self._writer.add_scalar(key, value, step)
+        for tracker in self._trackers:
+            tracker.log(scalars, step)
         if time.monotonic() > self._next:
             self.flush()
 
@@ -67,6 +74,8 @@ class Metrics:
         finally:
             self._writer.close()
             self._folder.cleanup()
+            for tracker in self._trackers:
+                tracker.close()
 
 
 def kept_lines(storage: Storage, step: int) -> list[str]:
@@ -85,7 +94,7 @@ def kept_lines(storage: Storage, step: int) -> list[str]:
     return kept
 
 
-def _finite(value: float | int | None) -> float | int | None:
+def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.9g}") if math.isfinite(value) else None
     return value

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from ecellm.checkpoint.layout import KINDS, Parameter, Reader, Slice
+from ecellm.checkpoint.save import Gather
 from ecellm.config.schema import Run
 from ecellm.data.batch import Batch
 from ecellm.records import World
-from ecellm.train.engine import catalogue, optimizer, to_device
-from ecellm.train.loss import TokenLoss
+from ecellm.train.engine import catalogue, optimizer
+from ecellm.train.loss import AnswerLoss, Want, inputs_of
 
 
 class PlainEngine:
@@ -26,8 +27,8 @@ class PlainEngine:
         self.world = World(rank=0, size=1)
         self.device = device
         self._module = module.float().to(device)
-        self._module.train()
-        self._loss = TokenLoss(module, module)
+        self._loss = AnswerLoss(self._module)
+        self._loss.train()
         self._optimizer = optimizer(module, run, device)
         self._max_norm = run.train.max_grad_norm
         self._autocast = autocast
@@ -36,7 +37,7 @@ class PlainEngine:
         losses = []
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                loss = self._loss(to_device(batch, self.device))
+                loss = self._loss(**inputs_of(batch, self.device))
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return losses
@@ -53,14 +54,32 @@ class PlainEngine:
         return float(norm)
 
     def evaluate(self, batch: Batch) -> torch.Tensor:
-        self._module.eval()
+        return self._look(batch, "loss")
+
+    def logits(self, batch: Batch, *, own: bool = False) -> torch.Tensor:
+        return self._look(batch, "own_logits" if own else "logits")
+
+    def model(self) -> nn.Module:
+        return self._loss.model
+
+    def use_own_forward(self) -> None:
+        self._loss.alone = False
+
+    def _look(self, batch: Batch, want: Want) -> torch.Tensor:
+        self._loss.eval()
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            loss = self._loss(to_device(batch, self.device))
-        self._module.train()
-        return loss
+            found: torch.Tensor = self._loss(**inputs_of(batch, self.device), want=want)
+        self._loss.train()
+        return found
 
     def parameters(self) -> tuple[tuple[Parameter, ...], dict[str, str]]:
         return catalogue(self._module)
+
+    def owned(self) -> Iterator[tuple[str, int, int]]:
+        return ((name, 0, parameter.numel()) for name, parameter in self._trained())
+
+    def channel(self) -> Gather:
+        return self.gather
 
     def local_slices(self) -> Iterator[Slice]:
         self._ensure_state()

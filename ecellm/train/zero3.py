@@ -12,6 +12,7 @@ import io
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
@@ -26,11 +27,13 @@ from deepspeed.utils import (
 from torch import nn
 
 from ecellm.checkpoint.layout import KINDS, Parameter, Reader, Slice
+from ecellm.checkpoint.save import Gather
 from ecellm.config.schema import Run
 from ecellm.data.batch import Batch
+from ecellm.errors import ClusterError
 from ecellm.records import World
-from ecellm.train.engine import catalogue, optimizer, to_device
-from ecellm.train.loss import TokenLoss
+from ecellm.train.engine import catalogue, optimizer
+from ecellm.train.loss import AnswerLoss, Want, inputs_of
 
 COALESCE_BYTES = 2 << 30
 """Most bytes of whole gradients that a rank may hold so that a step is reduced once."""
@@ -85,19 +88,20 @@ class Zero3Engine:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.world, self.device = world, device
         gpu = device.type == "cuda"
-        module.train()
+        self._loss = AnswerLoss(module)
+        self._loss.train()
         # An op for CPU ranks of one machine would be compiled at first use, a minute on a fresh machine. Gloo serves.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it has compiled
             self._engine, *_ = deepspeed.initialize(
-                model=module,
+                model=self._loss,
                 optimizer=optimizer(module, run, device),
                 dist_init_required=False if dist.is_initialized() else None,
                 config=zero3_config(run, gpu=gpu, bf16=bf16),
             )
         self._zero = self._engine.optimizer
         self._fused = gpu
-        self._loss = TokenLoss(module, self._engine)
+        self._patience = timedelta(seconds=run.checkpoint.timeout_s)
         parameters, _ = catalogue(module)
         width = 2 if bf16 else 4
         self._coalesce = sum(parameter.numel for parameter in parameters) * width <= COALESCE_BYTES
@@ -106,7 +110,7 @@ class Zero3Engine:
         losses = []
         with self._engine.coalesce_grad_reduction() if self._coalesce else contextlib.nullcontext():
             for batch in batches:
-                loss = self._loss(to_device(batch, self.device))
+                loss = self._engine(**inputs_of(batch, self.device))
                 if not self._coalesce:
                     self._engine.set_gradient_accumulation_boundary(False)
                 # DeepSpeed takes the mean over ranks; ours is a sum.
@@ -123,14 +127,46 @@ class Zero3Engine:
         return float(self._engine.get_global_grad_norm())
 
     def evaluate(self, batch: Batch) -> torch.Tensor:
+        return self._look(batch, "loss")
+
+    def logits(self, batch: Batch, *, own: bool = False) -> torch.Tensor:
+        return self._look(batch, "own_logits" if own else "logits")
+
+    def model(self) -> nn.Module:
+        return self._loss.model
+
+    def use_own_forward(self) -> None:
+        self._loss.alone = False
+
+    def _look(self, batch: Batch, want: Want) -> torch.Tensor:
         self._engine.eval()
         with torch.no_grad():
-            loss = self._loss(to_device(batch, self.device))
+            found: torch.Tensor = self._engine(**inputs_of(batch, self.device), want=want)
         self._engine.train()
-        return loss
+        return found
 
     def parameters(self) -> tuple[tuple[Parameter, ...], dict[str, str]]:
-        return catalogue(self._engine.module)
+        return catalogue(self._loss.model)
+
+    def owned(self) -> Iterator[tuple[str, int, int]]:
+        return ((name, start, length) for name, _, start, length in self._owned())
+
+    def channel(self) -> Gather:
+        group = dist.new_group(backend="gloo", timeout=self._patience)
+
+        def gather(value: Any) -> list[Any]:
+            found: list[Any] = [None] * self.world.size
+            try:
+                dist.all_gather_object(found, value, group=group)
+            except RuntimeError as error:  # a rank has gone, or does not answer in time
+                raise ClusterError(
+                    "the ranks lost each other while a checkpoint was published", found=str(error).splitlines()[0],
+                    expected=f"an answer within checkpoint.timeout_s = {self._patience.total_seconds():.0f} s",
+                    mend="the run goes on from the checkpoint before when it is started again",
+                ) from error  # fmt: skip
+            return found
+
+        return gather
 
     def local_slices(self) -> Iterator[Slice]:
         self._ensure_state()
@@ -174,7 +210,8 @@ class Zero3Engine:
 
     def _owned(self) -> Iterator[tuple[str, Any, int, int]]:
         """(name, parameter, first value, number of values) of each slice of this rank; the number may be 0."""
-        for name, parameter in self._engine.module.named_parameters():
+        named: Iterator[tuple[str, Any]] = self._loss.model.named_parameters()
+        for name, parameter in named:
             if parameter.requires_grad:
                 per = parameter.ds_tensor.ds_numel
                 start = min(self.world.rank * per, parameter.ds_numel)

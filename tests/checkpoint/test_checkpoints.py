@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from ecellm.checkpoint.export import export
-from ecellm.checkpoint.layout import Position, step_folder
-from ecellm.checkpoint.restore import SliceReader, newest, read_manifest, steps, verify
-from ecellm.checkpoint.save import Head, save
+from ecellm.checkpoint.layout import Position, of_attempt, rank_file, step_folder
+from ecellm.checkpoint.restore import SliceReader, read_manifest, read_newest, steps, verify
+from ecellm.checkpoint.save import Head, LostRace, save
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import CheckpointError
 from ecellm.records import World
@@ -42,8 +42,11 @@ def put(storage: Storage, step: int, module: Any, folder: Path, attempt: int = 1
 
 
 def find(storage: Storage, said: list[str]) -> int | None:
-    manifest = newest(storage, ALONE, lambda value: [value], said.append)
-    return manifest.step if manifest else None
+    owned = [("model.embed_tokens.weight", 5, 40), ("model.norm.weight", 0, 32)]
+    found = read_newest(
+        storage, owned, fits=lambda manifest: None, world=ALONE, gather=lambda value: [value], say=said.append
+    )  # fmt: skip
+    return found[0].step if found else None
 
 
 def test_a_half_written_newest_is_no_checkpoint(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_a_broken_newest_is_passed_over_with_a_reason(tmp_path: Path, fault: str
     storage = LocalStorage(str(tmp_path / "out"))
     put(storage, 4, toy_llama(), tmp_path / "base")
     put(storage, 8, toy_llama(), tmp_path / "base")
-    key = f"{step_folder(8)}/" + ("manifest.json" if fault == "manifest" else "rank-00000-of-00001.safetensors")
+    key = f"{step_folder(8)}/" + (of_attempt(1, "manifest.json") if fault == "manifest" else rank_file(1, 0, 1))
     data = bytearray(storage.read(key))
     data[-1] ^= 1
     if fault == "gone":
@@ -80,8 +83,12 @@ def test_a_broken_newest_is_passed_over_with_a_reason(tmp_path: Path, fault: str
 def test_two_attempts_cannot_both_publish(tmp_path: Path) -> None:
     storage = LocalStorage(str(tmp_path / "out"))
     put(storage, 4, toy_llama(), tmp_path / "base")
-    with pytest.raises(CheckpointError, match="another attempt"):
+    before = {key: storage.read(key) for key, _ in storage.list(step_folder(4))}
+    with pytest.raises(LostRace, match="another attempt"):
         put(storage, 4, toy_llama(), tmp_path / "base", attempt=2)
+    assert before.items() <= {key: storage.read(key) for key, _ in storage.list(step_folder(4))}.items()
+    assert not verify(storage, step_folder(4))
+    assert read_manifest(storage, step_folder(4)).attempt == 1
 
 
 def test_any_range_can_be_read(tmp_path: Path) -> None:
@@ -122,7 +129,7 @@ def test_s3_is_no_different(tmp_path: Path, s3: str) -> None:
     storage, module = open_storage(s3), toy_llama()
     put(storage, 4, module, tmp_path / "base")
     put(storage, 8, module, tmp_path / "base")
-    key = f"{step_folder(8)}/rank-00000-of-00001.safetensors"
+    key = f"{step_folder(8)}/{rank_file(1, 0, 1)}"
     storage.write(key, storage.read(key)[:-4])
     said: list[str] = []
     assert find(storage, said) == 4

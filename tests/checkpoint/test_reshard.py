@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from ecellm.checkpoint.layout import Position, step_folder
-from ecellm.checkpoint.restore import SliceReader, newest, read_manifest
+from ecellm.checkpoint.restore import read_manifest, read_newest
 from ecellm.checkpoint.save import Head, save
 from ecellm.records import World
 from ecellm.storage.local import LocalStorage
 from ecellm.train.engine import Engine
 from tests.train.ranks import run_ranks
-from tests.train.toys import ToyTokens, toy_batches, toy_engine, toy_run
+from tests.train.toys import ToyTokens, toy_batches, toy_engine, toy_layout, toy_run
 
 SAVED, END = 2, 5
 BATCH = 12
@@ -25,7 +25,7 @@ def train(engine: Engine, first: int, last: int) -> list[float]:
     tokens, losses = ToyTokens(END * BATCH), []
     for step in range(first, last):
         numbers = np.arange(step * BATCH, (step + 1) * BATCH)
-        found = engine.forward_backward(toy_batches(tokens, numbers, engine.world, 2, False))
+        found = engine.forward_backward(toy_batches(tokens, numbers, engine.world, toy_layout()))
         losses.append(engine.sums([float(sum(found))])[0])
         engine.step(1e-2)
     return losses
@@ -47,9 +47,12 @@ def load_and_go_on(world: World, out: str, kind: str) -> list[float]:
     storage, engine = LocalStorage(out), toy_engine(kind, toy_run(), world)
     # Steps before the load: what they gathered, moved and counted must not show after it.
     train(engine, 0, 1)
-    manifest = newest(storage, world, engine.gather, print)
-    assert manifest is not None
-    engine.load_slices(SliceReader(storage, step_folder(SAVED), manifest), manifest.step)
+    found = read_newest(
+        storage, list(engine.owned()), fits=lambda manifest: None, world=world, gather=engine.gather, say=print
+    )  # fmt: skip
+    assert found is not None
+    manifest, held = found
+    engine.load_slices(lambda name, kind, start, length: held[name, kind], manifest.step)
     return train(engine, SAVED, END)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,29 @@ def leaves(*words: str) -> int:
 )
 def test_each_error_has_its_code(trouble: BaseException, code: int) -> None:
     assert exit_code_of(trouble) == code
+
+
+def test_a_signal_to_a_stage_that_keeps_what_it_has_is_75() -> None:
+    """A real process, in the middle of a stage: SIGTERM and SIGUSR1 say run me again, Ctrl-C does not."""
+    script = "import time; from ecellm.cli import app, main; app.command('nap')(lambda: (print(1), time.sleep(60)))"
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)):
+        words = [sys.executable, "-u", "-c", f"{script}; main(['nap'])"]
+        stage = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == "1\n"
+        stage.send_signal(number)
+        _, said = stage.communicate(timeout=30)
+        assert stage.returncode == code, said
+
+
+def test_the_cause_is_left_in_one_line_for_whoever_started_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ECELLM_CAUSE_FILE", str(tmp_path / "cause"))
+    monkeypatch.setenv("ECELLM_TELL_EXIT", "1")
+    assert leaves("train", "no/such.toml") == 2
+    assert (tmp_path / "cause").read_text() == "no/such.toml: no such run file\n"
+    assert capsys.readouterr().err.endswith("ecellm: exit code 2\n")
 
 
 def test_an_error_inside_a_workers_error_is_found() -> None:

@@ -55,11 +55,11 @@ def test_overrides(run_file: Path, words: list[str], get: object, expected: obje
 
 
 def test_all_faults_come_at_once_with_path_and_line(run_file: Path) -> None:
-    run_file.write_text(GOOD + '[train]\nlearning_rat = 3\nepochs = "3"\nbatch_size = 5\n[cluster]\nworkers = 2\n')
+    run_file.write_text(GOOD + '[train]\nlearning_rat = 3\nepochs = "3"\nbatch_size = 1\n[cluster]\nworkers = 2\n')
     said = fails(run_file, "--evaluate.settings", "IND_Divers", "--build.tasks", "PM,XX")
     assert f"{run_file}, line 8: train.learning_rat: unknown key; expected train.learning_rate" in said
     assert f"{run_file}, line 9: train.epochs: '3'; expected an integer" in said
-    assert f"{run_file}, line 10: train.batch_size: 5; expected a multiple of" in said
+    assert f"{run_file}, line 10: train.batch_size: 1 for 2 workers; expected 2 or more" in said
     assert "command line: evaluate.settings.0: 'IND_Divers'" in said
     assert "command line: build.tasks.1: 'XX'" in said
     assert "5 faults" in said

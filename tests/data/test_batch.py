@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecellm.data.batch import IGNORE, Weighting, collate, token_weights
+from ecellm.data.batch import IGNORE, Weighting, collate, collate_packed, token_weights
 
 TASKS, ANSWERS, PROMPTS = np.array([0, 0, 3]), np.array([1, 9, 4]), np.array([7, 3, 5])
 
@@ -74,6 +74,36 @@ def test_no_samples_give_a_harmless_row() -> None:
     assert batch.input_ids.shape == (1, 8)
     assert batch.attention_mask.all()
     assert (batch.labels == IGNORE).all()
+    assert not batch.loss_weights.any()
+
+
+def test_packed_batch() -> None:
+    samples = [
+        (ids(1, 5, 6), ids(7, 2)),
+        (ids(1, 8), ids(2)),
+        (
+            ids(
+                4,
+            ),
+            ids(3, 2),
+        ),
+    ]
+    batch = collate_packed(samples, [(0.0, 0.25), (0.0, 0.5), (0.1, 0.3)], pad_id=9)
+    assert batch.input_ids.tolist() == [[1, 5, 6, 7, 2, 1, 8, 2, 4, 3, 2, 9, 9, 9, 9, 9]]
+    assert batch.position_ids is not None
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4]]
+    assert batch.bounds is not None
+    assert batch.bounds.tolist() == [0, 5, 8, 11, 16]
+    assert batch.longest == 5
+    x = IGNORE
+    assert batch.labels.tolist() == [[x, x, x, 7, 2, x, x, 2, x, 3, 2, x, x, x, x, x]]
+    scales = [0, 0, 0, 0.25, 0.25, 0, 0, 0.5, 0, 0.3, 0.3, 0, 0, 0, 0, 0]
+    assert batch.loss_weights.tolist() == [pytest.approx(scales)]
+
+
+def test_no_samples_give_a_harmless_packed_row() -> None:
+    batch = collate_packed([], np.zeros((0, 2)), pad_id=4)
+    assert batch.input_ids.tolist() == [[4] * 8]
     assert not batch.loss_weights.any()
 
 

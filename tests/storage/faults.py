@@ -11,6 +11,8 @@ import re
 import socket
 import struct
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -36,6 +38,10 @@ class Proxy:
     """Serves in threads until `close`. `seen` is the list of (operation, fault kind or "")."""
 
     upstream: tuple[str, int]
+    latency: float = 0.0
+    """Seconds that every request waits."""
+    chance: Callable[[str], Fault | None] | None = None
+    """Asked for a fault of an operation where none of `faults` fits."""
     faults: list[Fault] = field(default_factory=list)
     seen: list[tuple[str, str]] = field(default_factory=list)
 
@@ -74,6 +80,8 @@ class Proxy:
             return None
         operation = _operation(head)
         fault = self._take(operation)
+        if self.latency:
+            time.sleep(self.latency)
         if fault and fault.kind == "reset":
             return _reset(client)
         if b"100-continue" in head.lower():
@@ -106,8 +114,9 @@ class Proxy:
                 fault.times -= 1
                 self.seen.append((operation, fault.kind))
                 return fault
-            self.seen.append((operation, ""))
-            return None
+            fault = self.chance(operation) if self.chance else None
+            self.seen.append((operation, fault.kind if fault else ""))
+            return fault
 
 
 def _head(client: socket.socket) -> tuple[bytes, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,3 +139,21 @@ def test_split() -> None:
     assert split("s3://bucket/a/b") == ("bucket", "a/b/")
     with pytest.raises(StorageError, match="no bucket name"):
         split("s3://Bucket_/x")
+
+
+def test_a_stream_is_sent_again_where_it_broke(storage: S3Storage, proxy: Proxy) -> None:
+    data = os.urandom(12 << 20)
+    proxy.faults = [Fault("refuse", "Part", times=2), Fault("lose_reply", "Part"), Fault("lose_reply", "Complete")]
+    storage.upload_stream(io.BytesIO(data), "k")
+    assert storage.read("k") == data
+
+
+def test_uploads_that_nobody_finished_are_swept(storage: S3Storage, proxy: Proxy) -> None:
+    proxy.faults = [Fault("lose_reply", "Create", times=2)]
+    storage.upload_stream(io.BytesIO(os.urandom(12 << 20)), "checkpoints/k")
+    client, place = storage._client, {"Bucket": storage.bucket}
+    assert len(client.list_multipart_uploads(**place)["Uploads"]) == 2
+    assert storage.sweep("elsewhere") == 0
+    assert storage.sweep("checkpoints") == 2
+    assert not client.list_multipart_uploads(**place).get("Uploads")
+    assert storage.size("checkpoints/k") == 12 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -76,6 +77,21 @@ class TestStorage:
         storage.download("big/file.bin", str(tmp_path / "new" / "down"))
         assert (tmp_path / "new" / "down").read_bytes() == (tmp_path / "up").read_bytes()
         assert os.listdir(tmp_path / "new") == ["down"]
+
+    def test_streams_go_up(self, storage: Storage) -> None:
+        data = os.urandom((17 << 20) + 3)
+        stream = io.BytesIO(data)
+        stream.seek(5)
+        storage.upload_stream(stream, "big/stream.bin")
+        assert storage.read("big/stream.bin") == data
+        storage.upload_stream(io.BytesIO(b""), "big/stream.bin")
+        assert storage.read("big/stream.bin") == b""
+
+    def test_sweeping_takes_nothing_that_can_be_read(self, storage: Storage) -> None:
+        storage.write("a/b", b"1")
+        assert storage.sweep("a") == 0
+        assert storage.sweep("nowhere") == 0
+        assert storage.read("a/b") == b"1"
 
     @pytest.mark.parametrize("key", ["", "../x", "a/../../x"])
     def test_no_key_leaves_the_root(self, storage: Storage, key: str) -> None:

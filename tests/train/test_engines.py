@@ -8,12 +8,14 @@ import torch
 
 from ecellm.records import World
 from tests.train.ranks import run_ranks
-from tests.train.toys import ToyTokens, toy_batches, toy_engine, toy_run
+from tests.train.toys import ToyTokens, toy_batches, toy_engine, toy_layout, toy_run
 
 STEPS = 3
 
 
-def curve(world: World, kind: str, micro: int, t5: bool, uncoalesced: bool = False) -> list[tuple[float, float]]:
+def curve(
+    world: World, kind: str, layout: dict[str, int], t5: bool, uncoalesced: bool = False
+) -> list[tuple[float, float]]:
     """(loss, gradient norm) of a few steps."""
     run, tokens = toy_run(), ToyTokens(STEPS * 8)
     engine = toy_engine(kind, run, world, t5=t5)
@@ -22,7 +24,7 @@ def curve(world: World, kind: str, micro: int, t5: bool, uncoalesced: bool = Fal
     points = []
     for step in range(STEPS):
         numbers = np.arange(step * 8, step * 8 + 8)
-        losses = engine.forward_backward(toy_batches(tokens, numbers, world, micro, t5))
+        losses = engine.forward_backward(toy_batches(tokens, numbers, world, toy_layout(t5=t5, **layout)))
         total = engine.sums([float(sum(losses))])[0]
         points.append((total, engine.step(1e-3)))
     return points
@@ -30,8 +32,15 @@ def curve(world: World, kind: str, micro: int, t5: bool, uncoalesced: bool = Fal
 
 def test_plain_does_not_depend_on_the_micro_batch() -> None:
     world = World(rank=0, size=1)
-    whole, cut = (np.array(curve(world, "plain", micro, False)) for micro in (8, 3))
-    assert whole == pytest.approx(cut, rel=1e-5)
+    layouts = (
+        {"pack_tokens": 0, "micro": 8},
+        {"pack_tokens": 0, "micro": 3},
+        {"pack_tokens": 200},
+        {"pack_tokens": 17},
+    )
+    whole, *others = (np.array(curve(world, "plain", layout, False)) for layout in layouts)
+    for other in others:
+        assert whole == pytest.approx(other, rel=1e-5)
     assert whole[-1, 0] < whole[0, 0] * 1.2
     assert (whole[:, 1] > 0).all()
 
@@ -39,16 +48,16 @@ def test_plain_does_not_depend_on_the_micro_batch() -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("t5", [False, True], ids=["llama", "t5"])
 def test_zero3_on_two_ranks_equals_plain(t5: bool) -> None:
-    plain = np.array(curve(World(rank=0, size=1), "plain", 8, t5))
-    ranks = run_ranks(2, curve, "zero3", 1 if t5 else 3, t5)
+    plain = np.array(curve(World(rank=0, size=1), "plain", {"pack_tokens": 0, "micro": 8}, t5))
+    ranks = run_ranks(2, curve, "zero3", {"micro": 1, "pack_tokens": 20, "piece_tokens": 5}, t5)
     assert ranks[0] == ranks[1]
     assert np.array(ranks[0]) == pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.heavy
 def test_reducing_every_micro_step_gives_the_same() -> None:
-    plain = np.array(curve(World(rank=0, size=1), "plain", 8, False))
-    ranks = run_ranks(2, curve, "zero3", 2, False, True)
+    plain = np.array(curve(World(rank=0, size=1), "plain", {"pack_tokens": 0, "micro": 8}, False))
+    ranks = run_ranks(2, curve, "zero3", {"pack_tokens": 20}, False, True)
     assert np.array(ranks[0]) == pytest.approx(plain, rel=1e-5)
 
 
@@ -56,7 +65,7 @@ def not_a_number(world: World) -> tuple[bool, bool, list[float]]:
     """Whether a broken gradient is seen, and whether the weights stayed."""
     engine = toy_engine("zero3" if world.size > 1 else "plain", toy_run(), world)
     before = [piece.tensor.clone() for piece in engine.local_slices() if piece.kind == "param"]
-    batches = toy_batches(ToyTokens(8), np.arange(8), world, 8, False)
+    batches = toy_batches(ToyTokens(8), np.arange(8), world, toy_layout())
     for batch in batches:
         batch.loss_weights.mul_(float("inf"))
     engine.forward_backward(batches)

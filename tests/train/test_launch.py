@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -90,3 +95,47 @@ def test_a_worker_killed_with_no_retries_left_is_a_cluster_error(prepared: Path,
         train(run)
     assert not (out / "model" / "COMPLETE").exists()
     assert (out / "checkpoints" / "step-00000002" / "COMPLETE").exists()
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(400)
+def test_a_group_that_hangs_names_its_ranks_and_starts_again(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = copied(prepared, tmp_path / "out")
+    run = make(out, epochs=60)
+    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"hang_timeout_s": 10})})
+    stopped: list[int] = []
+
+    def stop_a_worker() -> None:
+        while not (out / "checkpoints" / "step-00000008" / "COMPLETE").exists():
+            time.sleep(0.1)
+        stopped.append(worker_pids()[-1])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    threading.Thread(target=stop_a_worker, daemon=True).start()
+    facts = train(run)
+    assert stopped
+    assert facts["attempts"] == 2
+    assert [line["step"] for line in lines(out)] == list(range(1, 241))
+    said = capsys.readouterr().err
+    assert "nothing got on for" in said
+    assert "rank 0" in said
+    assert "rank 1" in said
+    [trace] = (out / "attempts").glob("attempt-00001-rank-*-hang.txt")  # the stopped one can say nothing
+    assert "loop.py" in trace.read_text()
+    assert not psutil.pid_exists(stopped[0]) or psutil.Process(stopped[0]).status() == psutil.STATUS_ZOMBIE
+
+
+def worker_pids() -> list[int]:
+    """Training workers of this process's own Ray; others on the machine are none of ours."""
+    found = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        try:
+            if "RayTrainWorker" in " ".join(process.info["cmdline"] or []) and (
+                process.environ().get("RAY_AUTH_TOKEN") == os.environ.get("RAY_AUTH_TOKEN")
+            ):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return sorted(found)

@@ -16,11 +16,12 @@ from ecellm.errors import CheckpointError, ConfigError, DataError, EcellmError, 
 from ecellm.records import World
 from ecellm.storage.base import Storage
 from ecellm.storage.local import LocalStorage
+from ecellm.train.board import Order, Status
+from ecellm.train.compute import Arithmetic
 from ecellm.train.keeping import Keeper, position_of
 from ecellm.train.loop import Job, fit
 from ecellm.train.metrics import kept_lines
-from ecellm.train.progress import Status
-from tests.train.toys import ToyTokens, toy_engine, toy_run
+from tests.train.toys import ToyTokens, toy_engine, toy_layout, toy_run
 
 
 @dataclass
@@ -31,10 +32,14 @@ class Watcher:
     attempt: int = 1
     said: list[str] = field(default_factory=list)
     seen: list[Status] = field(default_factory=list)
+    places: list[tuple[int, str]] = field(default_factory=list)
     began: int = -1
 
-    def wants_stop(self) -> bool:
-        return bool(self.stop_at) and len(self.seen) + 1 >= self.stop_at
+    def order(self) -> Order:
+        return Order.STOP if self.stop_at and len(self.seen) + 1 >= self.stop_at else Order.GO
+
+    def at(self, step: int, phase: str) -> None:
+        self.places.append((step, phase))
 
     def update(self, status: Status) -> None:
         self.seen.append(status)
@@ -54,7 +59,7 @@ def go(storage: Storage, hooks: Watcher, *, tokens: Any = None, **train: Any) ->
     tokens = tokens or ToyTokens(40)
     job = Job(
         run=run, storage=storage, engine=toy_engine("plain", run, World(rank=0, size=1)), train=tokens,
-        val=ToyTokens(6), pad_id=0, encoder_decoder=False, hooks=hooks,
+        val=ToyTokens(6), layout=toy_layout(), hooks=hooks, arithmetic=Arithmetic(1e6, 1e9),
         keeper=Keeper(
             run=run, storage=storage, position=position_of(run, tokens), attempt=hooks.attempt, dtype="float32",
             side={"config.json": b"{}"}, say=hooks.say,
@@ -100,7 +105,7 @@ def test_a_broken_checkpoint_is_made_again_by_the_next_attempt(
     storage, hooks = LocalStorage(str(tmp_path)), Watcher(attempt=2)
     assert go(storage, Watcher()) is None
     for step in broken:
-        storage.delete(f"{step_folder(step)}/{rank_file(0, 1)}")
+        storage.delete(f"{step_folder(step)}/{rank_file(1, 0, 1)}")
     assert go(storage, hooks) is None
     assert hooks.began == began
     assert steps(storage)[0] == [8, 10]
@@ -125,15 +130,15 @@ def test_a_longer_run_goes_on_from_the_shorter_one(tmp_path: Path) -> None:
 def test_a_broken_number_stops_before_the_update_and_names_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ecellm.train import loop
+    from ecellm.data import microsteps
 
     def heavy(*args: Any, **kwargs: Any) -> Any:
-        return np.where(loop_weights(*args, **kwargs) > 0, np.inf, 0.0)
+        return np.where(real_weights(*args, **kwargs) > 0, np.inf, 0.0)
 
-    loop_weights = loop.token_weights
+    real_weights = microsteps.token_weights
     storage = LocalStorage(str(tmp_path))
     go(storage, Watcher(stop_at=4))
-    monkeypatch.setattr(loop, "token_weights", heavy)
+    monkeypatch.setattr(microsteps, "token_weights", heavy)
     outcome = go(storage, Watcher())
     assert isinstance(outcome, DataError)
     assert "step 5" in str(outcome)
@@ -158,7 +163,7 @@ def test_a_run_shorter_than_its_checkpoints_is_refused(tmp_path: Path) -> None:
 
 def test_storage_that_cannot_be_read_is_no_broken_checkpoint(tmp_path: Path) -> None:
     class Deaf(LocalStorage):
-        def size(self, key: str) -> int:
+        def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
             raise StorageError(f"{key}: the network is down")
 
     assert go(LocalStorage(str(tmp_path)), Watcher(), epochs=1) is None

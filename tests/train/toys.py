@@ -10,8 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from ecellm.config.schema import Checkpoint, Model, Run, Train
-from ecellm.data.batch import Batch, collate, token_weights
-from ecellm.data.order import cut
+from ecellm.data.batch import Batch
+from ecellm.data.microsteps import Layout
+from ecellm.model.attention import register
 from ecellm.records import World
 from ecellm.train.engine import Engine
 from ecellm.train.plain import PlainEngine
@@ -39,12 +40,12 @@ def toy_llama(*, tied: bool = True) -> torch.nn.Module:
     )  # fmt: skip
 
 
-def toy_t5() -> torch.nn.Module:
+def toy_t5(*, tied: bool = True) -> torch.nn.Module:
     torch.manual_seed(0)
     return T5ForConditionalGeneration(
         T5Config(
             vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0,
-            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=tied,
         )
     )  # fmt: skip
 
@@ -78,25 +79,25 @@ class ToyTokens:
         return prompt, np.concatenate([prompt[: self.answer_lengths[i] - 1], [2]]).astype(np.int32)
 
 
-def toy_batches(tokens: ToyTokens, numbers: np.ndarray, world: World, micro: int, encoder_decoder: bool) -> list[Batch]:
+def toy_layout(*, t5: bool = False, micro: int = 2, pack_tokens: int = 40, **changes: Any) -> Layout:
+    """Packed rows, or padded ones for T5 or without `pack_tokens`."""
+    return Layout(encoder_decoder=t5, pad_id=0, micro_batch_size=micro, pack_tokens=0 if t5 else pack_tokens, **changes)
+
+
+def toy_batches(tokens: ToyTokens, numbers: np.ndarray, world: World, layout: Layout) -> list[Batch]:
     """One rank's micro-steps of a global batch."""
-    lengths = tokens.prompt_lengths + tokens.answer_lengths
-    weights = token_weights(
-        tokens.tasks[numbers], tokens.answer_lengths[numbers], tokens.prompt_lengths[numbers], "token", 0.0
-    )
-    table = dict(zip(numbers.tolist(), weights, strict=True))
-    return [
-        collate(
-            [tokens.sample(int(i)) for i in group], [tuple(table[int(i)]) for i in group], pad_id=0,
-            encoder_decoder=encoder_decoder,
-        )
-        for group in cut(numbers, lengths, world.size, micro)[world.rank]
-    ]  # fmt: skip
+    dealt = layout.deal(tokens, numbers, world.size)
+    return layout.micro_steps(tokens, numbers, world, dealt, layout.weights(tokens, numbers))
 
 
-def toy_engine(kind: str, run: Run, world: World, *, t5: bool = False) -> Engine:
+def toy_engine(
+    kind: str, run: Run, world: World, *, t5: bool = False, attention: str = "sdpa_varlen", tied: bool = True
+) -> Engine:
     """A fresh engine around a toy model with fixed weights."""
-    module = toy_t5() if t5 else toy_llama()
+    register()
+    module = toy_t5(tied=tied) if t5 else toy_llama(tied=tied)
+    if not t5:
+        module.set_attn_implementation(attention)
     if kind == "plain":
         return PlainEngine(module, run, torch.device("cpu"))
     from ecellm.train.zero3 import Zero3Engine

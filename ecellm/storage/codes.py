@@ -1,0 +1,24 @@
+"""What S3's error codes mean to a person: an absence, a lost race, or something to mend. No client library here."""
+
+from __future__ import annotations
+
+from ecellm.storage.retry import PASSING
+
+ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+TAKEN = frozenset({"PreconditionFailed", "412"})
+MENDS = {
+    "NoSuchBucket": "create the bucket, or correct its name in the run file",
+    "AccessDenied": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
+    "403": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
+    "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to an identity that exists",
+    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY; behind a proxy, see that it keeps the Host header",
+    "ExpiredToken": "renew the credentials; for long runs use a role that renews itself",
+    "BadDigest": "the bytes changed on their way: run again, and check the network if it comes back",
+}
+
+
+def mend_of(code: str) -> str:
+    """What to do about a refused call, by its code."""
+    if code in PASSING:
+        return "S3 kept failing: wait, or raise storage.attempts, then run the same command again"
+    return MENDS.get(code, "check the bucket and the credentials, then run the same command again")

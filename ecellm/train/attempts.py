@@ -1,0 +1,101 @@
+"""Attempts at one run: each has a number of its own, a line when it began and a line when it ended. No Ray, no torch.
+
+    attempts/attempt-00003.json       number, when, where, how many workers, the step it went on from
+    attempts/attempt-00003.end.json   when, why, the last step; written by itself, else by the attempt that follows it
+
+The one decision: a number is taken by making a file that was not there, which one caller alone can do. So two drivers
+that work on one OUT have different numbers, files of an attempt are never written over, and the highest number is the
+one that may publish: all others find that out before they do (`Fence`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ecellm.checkpoint.save import LostRace
+from ecellm.storage.base import Storage, join
+
+FOLDER = "attempts"
+_BEGUN = re.compile(r"attempts/attempt-(\d{5,})\.json")
+
+
+def begin(storage: Storage, **facts: object) -> int:
+    """Take the next number, and close what earlier attempts left open. Raises StorageError.
+
+    Args:
+        facts: what is known of the attempt: workers, device, …
+    """
+    number = newest(storage) + 1
+    while not storage.write_new(_key(number), _json(begun=_now(), host=socket.gethostname(), **facts)):
+        number += 1
+    for earlier in range(1, number):
+        close(storage, earlier, "no word of its end: killed, or still running elsewhere", by=number)
+    return number
+
+
+def newest(storage: Storage) -> int:
+    """The highest number that was taken; 0 where there is none."""
+    return max((int(found.group(1)) for key, _ in storage.list(FOLDER) if (found := _BEGUN.fullmatch(key))), default=0)
+
+
+def close(storage: Storage, number: int, reason: str, **facts: object) -> None:
+    """Say how an attempt ended; the first to say so is believed."""
+    key = _key(number, ".end")
+    if not storage.exists(key):
+        storage.write_new(key, _json(ended=_now(), reason=reason, **facts))
+
+
+def keep_log(storage: Storage, number: int, text: str) -> str:
+    """Put a log beside an attempt. Returns its location."""
+    key = _key(number).removesuffix(".json") + ".log"
+    storage.write(key, text.encode())
+    return join(storage.root, key)
+
+
+def history(storage: Storage) -> list[dict[str, Any]]:
+    """What is known of each attempt, oldest first: `attempt`, then the facts of its beginning and of its end."""
+    found = []
+    for number in range(1, newest(storage) + 1):
+        said: dict[str, Any] = {"attempt": number}
+        for key in (_key(number), _key(number, ".end")):
+            try:
+                said |= json.loads(storage.read(key))
+            except (FileNotFoundError, ValueError):
+                continue
+        found.append(said)
+    return found
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Keeps an attempt that was taken for dead from publishing."""
+
+    storage: Storage
+    attempt: int
+
+    def __call__(self) -> None:
+        """Raises LostRace where a newer attempt has begun."""
+        latest = newest(self.storage)
+        if latest > self.attempt:
+            raise LostRace(
+                f"attempt {latest} has taken over {self.storage.root}", found=f"this is attempt {self.attempt}",
+                expected="one attempt at a time to write to one OUT",
+                mend="nothing, where the other is a restart of this one; else give one of the runs its own `out`",
+            )  # fmt: skip
+
+
+def _key(number: int, part: str = "") -> str:
+    return f"{FOLDER}/attempt-{number:05d}{part}.json"
+
+
+def _json(**facts: object) -> bytes:
+    return (json.dumps(facts, indent=1, default=str) + "\n").encode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,66 @@
+"""The shipped AWS file under Ray's real autoscaler: stages ask by label, nodes of the right type come, idle ones go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ecellm.errors import ClusterError
+from ecellm.placement import place, selectors
+from tests.cluster.autoscaled import Autoscaled, Echo
+from tests.cluster.labelled import EVALUATE, TRAIN, kinds, on
+from tests.data.made import make_run
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Autoscaled]:
+    with Autoscaled("aws.yaml", no_capacity=("eval_g5_spot",)) as head:
+        from ecellm.session import quiet_init
+
+        quiet_init(address=head.address)
+        yield head
+        import ray
+
+        ray.shutdown()
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(200)
+def test_training_and_evaluation_scale_apart(cluster: Autoscaled) -> None:
+    """Training gets nodes with a fast network; evaluation finds no spot node and is moved on; idle nodes go."""
+    import ray
+
+    run = on(cluster.address, evaluate_markets=("spot", "on-demand"), market_wait_s=5)
+    assert place(run, "train", 8) == TRAIN
+    assert cluster.happened("created") in (["train_p4d"], ["train_p4d_spot"])
+    holder = ray.remote(num_cpus=1, num_gpus=8, label_selector=TRAIN)(Echo).remote()
+    assert ray.get(holder.answer.remote([1])) == [1]
+    assert place(run, "evaluate", 1) == EVALUATE | {"ray.io/market-type": "on-demand"}
+    assert cluster.happened("created")[-1] == "eval_g5"
+    assert "eval_g5_spot" in cluster.happened("refused")
+    until(lambda: kinds() == ["head", "train"], 40)  # evaluation goes to zero, training keeps its own
+    assert ray.get(holder.answer.remote([2])) == [2]
+    nobody = on(cluster.address, evaluate_labels={"ecellm.io/role": "nobody"}, startup_timeout_s=3)
+    with pytest.raises(ClusterError, match=r"no room to evaluate for 3 s(?s:.*)ecellm.io/role=nobody"):
+        place(nobody, "evaluate", 1)  # what no type offers is told, and not waited for
+
+
+def test_markets_are_tried_in_their_order() -> None:
+    run = on("x:1", evaluate_markets=("spot", "on-demand"))
+    assert [one["ray.io/market-type"] for one in selectors(run, "evaluate")] == ["spot", "on-demand"]
+    assert selectors(run, "train") == [TRAIN]
+
+
+def test_a_ray_of_our_own_has_no_labels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert place(make_run(str(tmp_path)), "train", 2) == {}

@@ -1,0 +1,93 @@
+"""KubeRay manifests against the real CRD schemas, read strictly, and against the rules that only the operator knows."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.cluster.kuberay import load, rule_errors, schema_errors, validators
+
+TOP = Path(__file__).resolve().parents[2]
+MANIFESTS = sorted((TOP / "cluster/kuberay").glob("ray*.yaml"))
+Known = dict[tuple[str, str], jsonschema.Draft202012Validator]
+
+
+@pytest.fixture(scope="session")
+def known(shared: Path) -> Known:
+    folder = shared / "data/kuberay-crds"
+    if not folder.is_dir():
+        pytest.skip("KUBERAY MANIFESTS ARE NOT CHECKED HERE: no kuberay-crds in the shared data")
+    return validators(folder)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_each_manifest_is_taken(known: Known, path: Path) -> None:
+    thing = load(path)
+    assert schema_errors(known, thing) == []
+    assert rule_errors(thing) == []
+
+
+def changed(path: str, value: Any) -> Any:
+    """The Kueue manifest with one field set."""
+    thing = copy.deepcopy(load(TOP / "cluster/kuberay/rayjob-train-kueue.yaml"))
+    *parts, last = path.split(".")
+    here = thing
+    for part in parts:
+        here = here[int(part) if part.isdigit() else part]
+    here[last] = value
+    return thing
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.rayClusterSpec.workerGroupSpecs.0.maxReplica", 3),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.replicas", "2"),
+        ("spec.rayClusterSpec.authOptions.mode", "none"),
+    ],
+)
+def test_the_schema_refuses_what_an_apply_would_lose(known: Known, path: str, value: Any) -> None:
+    assert schema_errors(known, changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "cause"),
+    [
+        ("spec.rayClusterSpec.enableInTreeAutoscaling", True, "Kueue refuses"),
+        ("spec.suspend", False, "Kueue owns"),
+        ("spec.shutdownAfterJobFinishes", False, "shutdownAfterJobFinishes"),
+        ("spec.submissionMode", "Sidecar", "submissionMode"),
+        ("spec.rayClusterSpec.rayVersion", "2.50.0", "2.52"),
+        ("metadata.name", "7b", "DNS-1035"),
+    ],
+)
+def test_the_rules_refuse_what_only_the_operator_knows(path: str, value: Any, cause: str) -> None:
+    assert any(cause in error for error in rule_errors(changed(path, value)))
+
+
+def test_every_manifest_runs_as_an_ordinary_user_with_a_token_and_the_locked_ray() -> None:
+    locked = next(
+        line.partition("==")[2]
+        for line in (TOP / "constraints.txt").read_text().splitlines()
+        if line.startswith("ray==")
+    )
+    for path in MANIFESTS:
+        cluster = load(path)["spec"]
+        cluster = cluster.get("rayClusterSpec", cluster)
+        assert cluster["rayVersion"] == locked
+        assert cluster["authOptions"]["mode"] == "token"
+        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+            assert group["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
+def test_the_queue_is_the_one_that_the_job_names() -> None:
+    documents = list(yaml.safe_load_all((TOP / "cluster/kuberay/kueue.yaml").read_text()))
+    kinds = {one["kind"]: one["metadata"]["name"] for one in documents}
+    job = load(TOP / "cluster/kuberay/rayjob-train-kueue.yaml")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == kinds["LocalQueue"]
+    assert documents[2]["spec"]["clusterQueue"] == kinds["ClusterQueue"]

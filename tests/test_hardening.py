@@ -1,0 +1,50 @@
+"""What must stand nowhere in the product: pickles that are read, code that is run from data, trust that nobody gave."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted([*ROOT.glob("ecellm/**/*.py"), *ROOT.glob("jobs/**/*.py")])
+PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+READS = {"torch.load", "numpy.load", "np.load", "pandas.read_pickle", "pd.read_pickle"}
+
+
+def name_of(node: ast.expr) -> str:
+    """`torch.load` of a call's function."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join(reversed([*parts, node.id])) if isinstance(node, ast.Name) else ""
+
+
+def faults(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            yield from (f"line {node.lineno} imports {name}" for name in names if name.split(".")[0] in PICKLES)
+        if isinstance(node, ast.Call):
+            name, words = name_of(node.func), {word.arg: word.value for word in node.keywords}
+            unsafe = name == "torch.load" or (name in READS and "allow_pickle" in words)
+            if unsafe or name in ("eval", "exec"):
+                yield f"line {node.lineno} calls {name}"
+            trusted = words.get("trust_remote_code")
+            if isinstance(trusted, ast.Constant) and trusted.value is True:
+                yield f"line {node.lineno} trusts remote code that no run file named"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_unpickled_or_run_from_data(path: Path) -> None:
+    assert list(faults(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_the_check_sees_what_it_should() -> None:
+    bad = (
+        "import pickle\nimport torch\ntorch.load('x')\nload(a, trust_remote_code=True)\nnp.load(f, allow_pickle=True)\n"
+    )
+    assert len(list(faults(ast.parse(bad + "eval('1')")))) == 5

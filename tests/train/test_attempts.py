@@ -1,0 +1,59 @@
+"""Attempts have numbers of their own, say how they ended, and keep dead ones from publishing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from ecellm.checkpoint.save import LostRace
+from ecellm.storage.base import Storage
+from ecellm.storage.local import LocalStorage
+from ecellm.storage.open import open_storage
+from ecellm.train import attempts
+from ecellm.train.attempts import Fence
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    root = str(tmp_path / "out") if request.param == "folder" else request.getfixturevalue("s3")
+    return open_storage(root)
+
+
+def test_numbers_grow_and_ends_are_told(storage: Storage) -> None:
+    assert attempts.begin(storage, workers=2) == 1
+    attempts.close(storage, 1, "stopped on request", step=40)
+    attempts.close(storage, 1, "something else")
+    assert attempts.begin(storage, workers=4) == 2
+    assert attempts.begin(storage, workers=3) == 3
+    first, second, third = attempts.history(storage)
+    assert (first["workers"], first["reason"], first["step"]) == (2, "stopped on request", 40)
+    assert second["reason"].startswith("no word of its end")
+    assert second["by"] == 3
+    assert "ended" not in third
+
+
+def test_callers_at_the_same_time_get_different_numbers(tmp_path: Path) -> None:
+    storage, taken = LocalStorage(str(tmp_path)), list[int]()
+    threads = [threading.Thread(target=lambda: taken.append(attempts.begin(storage))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(1, 9))
+
+
+def test_an_old_attempt_may_not_publish(storage: Storage) -> None:
+    old = Fence(storage, attempts.begin(storage))
+    old()
+    new = Fence(storage, attempts.begin(storage))
+    new()
+    with pytest.raises(LostRace, match="attempt 2 has taken over"):
+        old()
+
+
+def test_logs_lie_beside_their_attempt(storage: Storage) -> None:
+    number = attempts.begin(storage)
+    assert attempts.keep_log(storage, number, "trace").endswith("attempts/attempt-00001.log")
+    assert storage.read("attempts/attempt-00001.log") == b"trace"

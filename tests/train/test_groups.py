@@ -1,0 +1,168 @@
+"""Groups on a cluster of several nodes: one is drained, one dies, one comes back. Real Ray nodes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecellm.checkpoint.restore import steps
+from ecellm.config.schema import Run
+from ecellm.data.prepare import prepare
+from ecellm.errors import EcellmError
+from ecellm.storage.local import LocalStorage
+from ecellm.train import attempts
+from ecellm.train.launch import train
+from tests.cluster.head import token
+from tests.data.made import make_row, make_run, put_rows
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+SAVED = 25
+
+
+def make(out: Path, epochs: int, **train_settings: Any) -> Run:
+    settings = {"epochs": epochs, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3} | train_settings
+    cluster = {"workers": 2, "min_workers": 1, "grow_after_s": 1, "max_failures": 3}
+    if settings.get("engine") == "plain":
+        cluster = {"workers": 1}
+    return make_run(str(out), train=settings, checkpoint={"every": SAVED}, cluster=cluster)
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without places and two nodes with one each."""
+    token()  # Ray keeps the first one that a process showed it, whichever test did
+    for name, value in {
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5",
+        "RAY_health_check_initial_delay_ms": "0", "OMP_NUM_THREADS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory(prefix="ec", dir="/tmp") as folder:
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "node_ip_address": "127.0.0.2", "include_dashboard": False,
+                            "temp_dir": folder, "object_store_memory": 80 << 20},
+        )  # fmt: skip
+        cluster.places = {number: add(cluster, number) for number in (1, 2)}
+        ray.init(cluster.address, runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}}, log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def add(cluster: Any, number: int) -> Any:
+    return cluster.add_node(
+        num_cpus=1, node_ip_address=f"127.0.1.{number}", object_store_memory=80 << 20, include_dashboard=False
+    )  # fmt: skip
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[[int], Run]:
+    def at(epochs: int) -> Run:
+        run = make(tmp_path / "out", epochs)
+        put_rows(LocalStorage(run.out), [make_row(i) for i in range(32)] + [make_row(i, "val") for i in range(6)])
+        prepare(run)
+        return run
+
+    return at
+
+
+class Going:
+    """Training in a thread, so that this one can act on nodes (which only the main thread can add)."""
+
+    def __init__(self, run: Run) -> None:
+        self.facts: dict[str, Any] = {}
+        self.error: EcellmError | None = None
+        self.storage = LocalStorage(run.out)
+        self._thread = threading.Thread(target=self._train, args=(run,), daemon=True)
+        self._thread.start()
+
+    def until(self, what: Callable[[], object], seconds: float = 200) -> None:
+        end = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < end, "waited too long"
+            assert self._thread.is_alive(), f"training has ended: {self.error or self.facts}"
+            time.sleep(0.2)
+
+    def newest(self) -> int:
+        return max(steps(self.storage)[0], default=0)
+
+    def saved(self, step: int) -> bool:
+        return self.newest() >= step
+
+    def attempt(self, number: int) -> bool:
+        return attempts.newest(self.storage) >= number
+
+    def ended(self) -> list[dict[str, Any]]:
+        self._thread.join(timeout=300)
+        assert not self._thread.is_alive()
+        assert self.error is None, self.error
+        return [json.loads(line) for line in self.storage.read("metrics.jsonl").splitlines()]
+
+    def _train(self, run: Run) -> None:
+        try:
+            self.facts = train(run)
+        except EcellmError as error:
+            self.error = error
+
+
+def losses_of_a_quiet_run(run: Run, tmp_path: Path) -> list[float]:
+    import shutil
+
+    quiet = tmp_path / "quiet"
+    shutil.copytree(run.out, quiet, ignore=shutil.ignore_patterns("checkpoints", "model", "attempts", "metrics.jsonl"))
+    train(make(quiet, run.train.epochs, engine="plain"))
+    return [json.loads(line)["loss"] for line in (quiet / "metrics.jsonl").read_text().splitlines()]
+
+
+def drain(cluster: Any, node: Any) -> None:
+    """The notice that a spot node gets."""
+    subprocess.run(
+        [
+            sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address, "--node-id",
+            node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+            "--deadline-remaining-seconds", "60",
+        ], check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_nodes_that_leave_come_and_die(nodes: Any, prepared: Callable[[int], Run], tmp_path: Path) -> None:
+    run = prepared(300)
+    going = Going(run)
+    going.until(lambda: going.saved(2 * SAVED))
+    drain(nodes, nodes.places[2])
+    going.until(lambda: going.attempt(2))
+    nodes.remove_node(nodes.places[2], allow_graceful=False)
+    third = add(nodes, 3)
+    going.until(lambda: going.attempt(3))
+    grown = going.newest()
+    going.until(lambda: going.saved(grown + 2 * SAVED))
+    nodes.remove_node(third, allow_graceful=False)
+    lines = going.ended()
+    assert [line["step"] for line in lines] == list(range(1, 1201))
+    assert {line["attempt"]: line["workers"] for line in lines} == {1: 2, 2: 1, 3: 2, 4: 1}
+    last = {number: max(line["step"] for line in lines if line["attempt"] == number) for number in (1, 2, 3)}
+    history = attempts.history(going.storage)
+    # what was saved at a notice is where the next attempt goes on: no step was done twice
+    assert [one["reason"] for one in history[:2]] == [f"saved after step {last[number]}" for number in (1, 2)]
+    assert history[3]["reason"] == "done"
+    # a node that dies costs the steps since the last checkpoint
+    assert list(going.facts["resumed"]) == [last[1], last[2], last[3]]
+    assert last[3] % SAVED == 0
+    wanted = losses_of_a_quiet_run(run, tmp_path)
+    assert [line["loss"] for line in lines] == pytest.approx(wanted, rel=1e-3)
+    soon = last[1] + 20
+    assert [line["loss"] for line in lines[:soon]] == pytest.approx(wanted[:soon], rel=1e-5)
