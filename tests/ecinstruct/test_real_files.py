@@ -18,7 +18,9 @@ from ecellm.rows import read_rows
 from ecellm.storage.open import open_storage
 from ecellm.tasks.registry import TASKS
 
-RUN = Path(__file__).parents[2] / "jobs" / "runs" / "smollm2_135m.toml"
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "jobs" / "runs" / "smollm2_135m.toml"
+CARDS = ROOT / "docs" / "results" / "ecinstruct-real-files"
 OWN_SPLITS_OFF = {"test_share": "0.1", "val_share": "0.1"}
 """What the paper's recipe insists on."""
 
@@ -53,6 +55,14 @@ def test_every_task_has_rows_to_learn_from_and_to_be_tested_on(task: str, built:
     assert len(built.samples(task, "train")) >= 50
     # the paper splits off a tenth of the few queries that were judged here
     assert len(built.samples(task, "test")) >= (20 if built.card["recipe"] == "sound" else 5)
+
+
+def test_the_committed_cards_are_made_again_to_the_byte(built: Built) -> None:
+    for name in ("card.json", "README.md"):
+        made = Path(built.run.out) / "rows" / name
+        assert made.read_bytes() == (CARDS / built.card["recipe"] / name).read_bytes(), (
+            "commit it if the change is meant"
+        )
 
 
 def test_the_card_counts_every_line_and_every_drop(built: Built) -> None:
