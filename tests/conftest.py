@@ -20,19 +20,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On several test processes (`-n 2 --dist loadgroup`), heavy tests stay on one of them, one after another.
-
-    They wait more than they compute, so light tests, which go by file, fill the other core meanwhile.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        heavy = item.get_closest_marker("heavy")
-        item.add_marker(pytest.mark.xdist_group("heavy" if heavy else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("heavy") is None)
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real data, golden scores and specifications; skips where there is none."""
@@ -100,9 +87,10 @@ def web() -> Iterator[Callable[..., str]]:
 
 
 class FolderServer(BaseHTTPRequestHandler):
-    """Files of a folder; `fails` of the first requests get a 503."""
+    """Files of a folder; `fails` of the first requests get a 503, and bodies of whole files lose their last `cut`."""
 
     fails = 0
+    cut = 0
 
     def __init__(self, *arguments: object, folder: Path, ranges: bool) -> None:
         self.folder, self.ranges = folder, ranges
@@ -133,7 +121,7 @@ class FolderServer(BaseHTTPRequestHandler):
             self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
         if body:
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) - (0 if self.ranges else FolderServer.cut)])
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Nobody reads it."""

@@ -47,12 +47,17 @@ class Web:
         return bytes(reply.data)
 
     def whole(self) -> IO[bytes]:
-        """The file in a temporary file, for servers without ranges."""
+        """The file in a temporary file, for servers without ranges. Raises DataError where its body breaks off."""
+        import urllib3
+
         kept = tempfile.TemporaryFile(prefix="ecellm-web-")  # noqa: SIM115
         try:
             reply = self._ask("GET", preload=False)
             shutil.copyfileobj(reply, kept, 1 << 20)
             reply.release_conn()
+        except urllib3.exceptions.HTTPError as error:
+            kept.close()
+            raise self._fault(str(error).partition("\n")[0][:200]) from error
         except BaseException:
             kept.close()
             raise

@@ -65,6 +65,13 @@ def test_a_server_that_is_busy_is_asked_again(folder: Path, web: Callable[..., s
     assert FolderServer.fails == 0
 
 
+def test_a_body_that_breaks_off_is_told(folder: Path, web: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FolderServer, "cut", 10)
+    with pytest.raises(DataError, match=r"Toys\.json\.gz: cannot be read") as caught:
+        _users(web(folder, ranges=False), "Toys.json.gz")
+    assert "download the file" in str(caught.value.mend)
+
+
 def test_what_is_not_there_is_told(folder: Path, web: Callable[..., str], s3: str) -> None:
     with pytest.raises(DataError, match=r"Nothing\.json: cannot be read") as caught:
         _users(web(folder), "Nothing.json")
