@@ -179,12 +179,7 @@ def parquet_rows(
                     number += 1
                     yield number, {**blank, **row} if blank else row
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise DataError(
-            f"{place.location}: not a whole Parquet file",
-            found=str(error).partition("\n")[0][:200],
-            expected="a Parquet file with its footer",
-            mend="download the file again",
-        ) from error
+        raise _not_parquet(place.location, error) from error
 
 
 def row_groups_of(location: str, settings: StorageSettings | None = None, rows: int = 50_000) -> Iterator[RowGroups]:
@@ -195,19 +190,23 @@ def row_groups_of(location: str, settings: StorageSettings | None = None, rows: 
     try:
         with open_binary(location, settings) as raw, pq.ParquetFile(raw) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{location}: not a whole Parquet file",
-            found=str(error).partition("\n")[0][:200],
-            expected="a Parquet file with its footer",
-            mend="download the file again",
-        ) from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise _not_parquet(location, error) from error
     start, first, held = 0, 1, 0
     for stop, size in enumerate(sizes, 1):
         held += size
         if held >= rows or stop == len(sizes):
             yield RowGroups(location, first, start, stop, settings)
             start, first, held = stop, first + held, 0
+
+
+def _not_parquet(location: str, error: Exception) -> DataError:
+    return DataError(
+        f"{location}: not a whole Parquet file",
+        found=str(error).partition("\n")[0][:200],
+        expected="a Parquet file with its footer, in a form that pyarrow reads",
+        mend="download the file again",
+    )
 
 
 def table_rows(
