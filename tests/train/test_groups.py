@@ -19,8 +19,10 @@ from ecellm.checkpoint.restore import steps
 from ecellm.config.schema import Run
 from ecellm.data.prepare import prepare
 from ecellm.errors import EcellmError
+from ecellm.session import staying_places
 from ecellm.storage.local import LocalStorage
 from ecellm.train import attempts
+from ecellm.train.group import _most_workers
 from ecellm.train.launch import train
 from tests.cluster.head import token
 from tests.data.made import make_row, make_run, put_rows
@@ -144,6 +146,8 @@ def test_nodes_that_leave_come_and_die(nodes: Any, prepared: Callable[[int], Run
     going = Going(run)
     going.until(lambda: going.saved(2 * SAVED))
     drain(nodes, nodes.places[2])
+    assert staying_places(cpus=1, gpus=0) == 1  # so the next group is of one at once, not after a wait for two
+    assert _most_workers(run) == 1
     going.until(lambda: going.attempt(2))
     nodes.remove_node(nodes.places[2], allow_graceful=False)
     third = add(nodes, 3)
