@@ -5,9 +5,10 @@ Equal rows give equal bytes: a fixed column order, one compression, and no time 
 
 from __future__ import annotations
 
-import io
+import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple
+from itertools import islice
+from operator import attrgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,9 @@ from ecellm.errors import DataError
 from ecellm.records import ROW_COLUMNS, SPLITS, Row
 from ecellm.storage.base import Storage, join
 
+GROUP = 8192
+"""Rows in one Parquet row group, and in memory at a time."""
+_COLUMNS = attrgetter(*ROW_COLUMNS)
 SCHEMA = pa.schema([(name, pa.string()) for name in ROW_COLUMNS])
 
 
@@ -26,11 +30,22 @@ def write_rows(storage: Storage, folder: str, rows: Iterable[Row], part: str = "
     for row in rows:
         groups.setdefault(row.split, []).append(row)
     for split in sorted(groups):
-        columns = zip(*(astuple(row) for row in groups[split]), strict=True)
-        table = pa.table([pa.array(column, pa.string()) for column in columns], schema=SCHEMA)
-        sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd", row_group_size=8192)
-        storage.write(join(folder, split, f"{part}.parquet"), sink.getvalue())
+        write_split(storage, folder, split, groups[split], part)
+
+
+def write_split(storage: Storage, folder: str, split: str, rows: Iterable[Row], part: str = "part-00000") -> int:
+    """Write `folder/{split}/{part}.parquet` in bounded memory, and no file for no rows. Returns the number of rows."""
+    written, waiting = 0, iter(rows)
+    with tempfile.NamedTemporaryFile(prefix="ecellm-rows-") as file:
+        with pq.ParquetWriter(file.name, SCHEMA, compression="zstd") as writer:
+            while batch := list(islice(waiting, GROUP)):
+                columns = zip(*map(_COLUMNS, batch), strict=True)
+                arrays = [pa.array(column, pa.string()) for column in columns]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), row_group_size=GROUP)
+                written += len(batch)
+        if written:
+            storage.upload(file.name, join(folder, split, f"{part}.parquet"))
+    return written
 
 
 def row_files(storage: Storage, folder: str, split: str) -> list[str]:

@@ -92,9 +92,25 @@ def free_places(*, cpus: int, gpus: int) -> int:
     places = 0
     for node, free in ask.available_resources_per_node().items():
         if node not in leaving:
-            fits = [free.get("CPU", 0) // cpus] + ([free.get("GPU", 0) // gpus] if gpus else [])
-            places += int(min(fits))
+            places += _places(free, cpus, gpus)
     return places
+
+
+def staying_places(*, cpus: int, gpus: int) -> int:
+    """Workers of so many CPUs and GPUs that fit on nodes that nobody is about to take away, were these empty."""
+    import ray
+
+    nodes: Any = ray.nodes  # Ray's own stubs leave it untyped
+    leaving = set(draining_nodes())
+    places = 0
+    for node in nodes():
+        if node["Alive"] and node["NodeID"] not in leaving:
+            places += _places(node["Resources"], cpus, gpus)
+    return places
+
+
+def _places(resources: dict[str, float], cpus: int, gpus: int) -> int:
+    return int(min([resources.get("CPU", 0) // cpus] + ([resources.get("GPU", 0) // gpus] if gpus else [])))
 
 
 def worker_environment(run: Run) -> dict[str, str]:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -64,3 +67,60 @@ def s3(aws: str) -> str:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}/run"
+
+
+@pytest.fixture
+def web() -> Iterator[Callable[..., str]]:
+    """Serves folders over http on this machine: `web(folder)` is the address; `ranges=False` for a server without."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def serve(folder: Path, *, ranges: bool = True) -> str:
+        handler = partial(FolderServer, folder=folder, ranges=ranges)
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+class FolderServer(BaseHTTPRequestHandler):
+    """Files of a folder; `fails` of the first requests get a 503."""
+
+    fails = 0
+
+    def __init__(self, *arguments: object, folder: Path, ranges: bool) -> None:
+        self.folder, self.ranges = folder, ranges
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        path = self.folder / self.path.lstrip("/")
+        if FolderServer.fails > 0:
+            FolderServer.fails -= 1
+            self.send_error(503)
+            return
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, wanted = path.read_bytes(), self.headers.get("Range")
+        if self.ranges and wanted:
+            first, last = wanted.removeprefix("bytes=").split("-")
+            data = data[int(first) : int(last) + 1]
+        self.send_response(206 if self.ranges and wanted else 200)
+        self.send_header("Content-Length", str(len(data)))
+        if self.ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nobody reads it."""

@@ -2,4 +2,5 @@
 
 from ecellm.cli import main
 
-main()
+if __name__ == "__main__":  # a process that is started for part of the work imports this file
+    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ecellm.cli import checkpoints, cluster, score, stages, submit, tools
+from ecellm.cli import checkpoints, cluster, data, score, stages, submit, tools
 
 app = typer.Typer(
     name="ecellm",
@@ -19,4 +19,5 @@ score.add_to(app)
 tools.add_to(app)
 submit.add_to(app)
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(data.app, name="data")
 app.add_typer(cluster.app, name="cluster")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from ecellm.config.evaluation import MODELS, System
+from ecellm.config.mends import TEXT_ONLY
 from ecellm.config.schema import Run
 from ecellm.records import SETTINGS
 
@@ -43,9 +44,9 @@ def _given(value: object) -> bool:
 
 def files_once(run: Run) -> Iterator[Fault]:
     """A file listed twice would count its records twice."""
-    seen: dict[tuple[str, str, tuple[str, ...]], int] = {}
+    seen: dict[tuple[str, str, tuple[str, ...], str], int] = {}
     for number, file in enumerate(run.sources.files):
-        first = seen.setdefault((file.format, file.path, file.tasks), number)
+        first = seen.setdefault((file.format, file.path, file.tasks, file.category), number)
         if first != number:
             yield Fault(f"sources.files.{number}.path", f"{file.path!r} is entry {first} too", "each file once")
 
@@ -53,11 +54,16 @@ def files_once(run: Run) -> Iterator[Fault]:
 def locations(run: Run) -> Iterator[Fault]:
     """An s3:// location names a bucket; other schemes are not known."""
     named = {"out": run.out, "sources.root": run.sources.root, "model.base": run.model.base}
+    if run.build.scratch:
+        named["build.scratch"] = run.build.scratch
     for path, text in named.items():
         if not text.strip():
             yield Fault(path, "empty", "a folder, or s3://bucket/prefix")
-        elif "://" in text and not re.match(r"s3://[a-z0-9][a-z0-9.-]+(/|$)", text):
+        elif "://" in text and not re.match(_KNOWN[path == "sources.root"], text):
             yield Fault(path, f"{text!r} is no location", "a folder, or s3://bucket/prefix")
+
+
+_KNOWN = (r"s3://[a-z0-9][a-z0-9.-]+(/|$)", r"(s3://[a-z0-9][a-z0-9.-]+|https?://[^/\s]+)(/|$)")
 
 
 def batch_serves_all(run: Run) -> Iterator[Fault]:
@@ -152,10 +158,13 @@ def recipe_fits(run: Run) -> Iterator[Fault]:
         return
     if build.negatives == "hard":
         yield Fault("build.negatives", "hard with build.recipe = 'paper'", "random, or build.recipe = 'sound'")
-    for name in ("class_balance", "test_share", "val_share"):
-        given, paper = getattr(build, name), type(build).model_fields[name].default
-        if given != paper:
+    for name, paper in (("class_balance", 0), ("test_share", 0.1), ("val_share", 0.1), ("near_duplicates", 0)):
+        given = getattr(build, name)
+        if given not in (None, paper):
             yield Fault(f"build.{name}", f"{given} with build.recipe = 'paper'", f"{paper}, or build.recipe = 'sound'")
+    for name, given in build.mends.model_dump().items():
+        if given and name not in TEXT_ONLY:
+            yield Fault(f"build.mends.{name}", "on with build.recipe = 'paper'", "build.recipe = 'sound'")
 
 
 def evaluated(run: Run) -> Iterator[Fault]:

@@ -10,6 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ecellm.config.building import Build as Build
+from ecellm.config.building import MadeUp as MadeUp
+from ecellm.config.building import Sizes as Sizes
+from ecellm.config.building import SourceFile as SourceFile
+from ecellm.config.building import SourceFormat as SourceFormat
+from ecellm.config.building import Sources as Sources
 from ecellm.config.evaluation import Evaluate as Evaluate
 from ecellm.config.evaluation import Probe as Probe
 from ecellm.config.section import TASK_IDS as TASK_IDS
@@ -18,102 +24,9 @@ from ecellm.config.section import Section as Section
 from ecellm.config.section import TaskId as TaskId
 
 Market = Literal["spot", "on-demand"]
-SourceFormat = Literal[
-    "amazon_google", "amazon_reviews", "amazon_metadata", "amazon_ratings", "mave", "esci", "amazonqa",
-    "ae_jsonl", "esci_csv", "esci_vespa", "esci_exact", "amazon_qa_literal", "subjqa", "epqa", "hetpqa_answers",
-    "hetpqa_evidence",
-]  # fmt: skip
-
-
 Attention = Literal[
     "auto", "flash_attention_3", "flash_attention_2", "flex_attention", "sdpa_varlen", "sdpa", "eager"
 ]  # fmt: skip
-
-
-class SourceFile(Section):
-    """One raw file or folder to read."""
-
-    format: SourceFormat
-    """How to read it."""
-    path: str
-    """File or folder, relative to `sources.root` unless absolute or s3://."""
-    category: str = ""
-    """Product category, where the file does not say it."""
-    domain: Literal["IND", "OOD"] = "IND"
-    """Whether its products are in-domain or held out of training."""
-    split: Literal["", "train", "val", "test"] = ""
-    """The source's own split, where it has one file for each."""
-    tasks: tuple[TaskId, ...] = ()
-    """Tasks that may use it; empty: every task that can read its records."""
-
-
-class MadeUp(Section):
-    """The made-up marketplace: raw files in the formats of the real sources, invented and labelled so."""
-
-    products: int = Field(default=2000, ge=200)
-    """Products over all categories; each of the 40 types needs a few."""
-    users: Count = 1500
-    """Reviewers."""
-    queries: Count = 800
-    """Search queries, each with judged products."""
-    questions: Count = 3000
-    """Product questions."""
-    noise: Share = 0.05
-    """Share of records with a fault: missing field, foreign text, near-duplicate, broken line."""
-
-
-class Sources(Section):
-    """Where raw data comes from: files, the published data set, or made up."""
-
-    root: str = "."
-    """Folder or s3:// prefix that relative paths start from."""
-    files: tuple[SourceFile, ...] = ()
-    """Raw files of the six sources, or their stand-ins."""
-    published: str = ""
-    """The published `dataset.json`: a file, s3:// or a hub name; then nothing is built."""
-    made_up: MadeUp | None = None
-    """Invent the raw files first."""
-    max_bad_share: Share = 0.05
-    """Largest share of lines of one file that a reader may give up on."""
-
-
-class Sizes(Section):
-    """Samples for each task (spec A.4)."""
-
-    train: Count = 10_000
-    val: Count = 1_000
-    test: Count = 1_000
-    ood: Count = 1_000
-
-
-class Build(Section):
-    """Raw sources to instruction rows."""
-
-    tasks: tuple[TaskId, ...] = TASK_IDS
-    """Tasks to build."""
-    recipe: Literal["sound", "paper"] = "sound"
-    """`paper`: the authors' construction; `sound`: splits disjoint by product, user or query, faults mended."""
-    sizes: Sizes = Sizes()
-    """Most samples a task may have; fewer are used where the source has fewer, and the card says so."""
-    task_sizes: dict[TaskId, Sizes] = Field(default_factory=dict)
-    """Other sizes for some tasks."""
-    negatives: Literal["random", "hard"] = "random"
-    """Negative pairs of PM and candidates of SR."""
-    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of products, users or queries that is kept for the test, where a source states no splits (paper: 0.1)."""
-    val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """The same for validation (paper: 0.1)."""
-    class_balance: Share = 0.0
-    """Training samples of tasks with a few classes (`sound`): 0 draws them as found, 1 the same number of each class,
-    between them a class of n samples counts as n to the power of 1 - class_balance."""
-    task_class_balance: dict[TaskId, Share] = Field(default_factory=dict)
-    """Another balance for some tasks."""
-    description_words: Count = 50
-    """Longest product description of PM, in words (paper: 50)."""
-    item_words: Count = 25
-    """Longest text of one item of SR, in words (paper: 25)."""
-    max_words: Count = 400
-    """Longest document (AP, AG) or review (SA) in words; the rest is cut, never the answer."""
 
 
 class Prepare(Section):
@@ -233,7 +146,7 @@ class Cluster(Section):
     min_workers: int = Field(default=0, ge=0)
     """Go on with as few where nodes are lost, and grow again when they come back; 0: always `workers`."""
     grow_after_s: Count = 60
-    """Seconds that places for more workers must stand open before the run moves to them."""
+    """Seconds that places for more workers must stand open before the run moves to them; at least 22."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     """1 on a GPU cluster, 0 on CPUs."""
     cpus_per_worker: Count = 1
@@ -247,8 +160,8 @@ class Cluster(Section):
     hang_timeout_s: Count = 1800
     """Longest that no worker gets on, in seconds; then the group is ended, the ranks' places told, and it starts
     again."""
-    train_labels: dict[str, str] = {}
-    evaluate_labels: dict[str, str] = {}
+    train_labels: dict[str, str] = Field(default_factory=dict)
+    evaluate_labels: dict[str, str] = Field(default_factory=dict)
     """Labels of the nodes that may be used, as `{ "ecellm.io/role" = "evaluate" }`; empty: any node."""
     train_markets: tuple[Market, ...] = ()
     evaluate_markets: tuple[Market, ...] = ()

@@ -11,16 +11,21 @@ import unicodedata
 
 _BLOCK = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,500}>|<!--.*?-->", re.DOTALL)
+_INVISIBLE = frozenset(("Cc", "Zl", "Zp", "Cs", "Co", "Cn"))
 _CODE = re.compile(r"function\s*\(|getElementById|\.a-[a-z]+\s*\{|var\s+\w+\s*=|amznJQ|\{\s*[a-z-]+\s*:\s*[^{}]+;\s*\}")
 
 
 def clean(text: str) -> str:
     """Without tags, script, entities (twice escaped ones too), control characters and doubled spaces."""
-    for _ in range(2):
-        text = html.unescape(text)
-    text = _TAG.sub(" ", _BLOCK.sub(" ", text))
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs", "Co", "Cn") else c for c in text)
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    if "&" in text or "<" in text:
+        for _ in range(2):
+            text = html.unescape(text)
+        text = _TAG.sub(" ", _BLOCK.sub(" ", text))
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.split())
 
 
 def clean_title(text: str) -> str:

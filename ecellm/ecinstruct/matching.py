@@ -1,137 +1,190 @@
 """PM, product matching (spec B.2): pairs of an Amazon and a Google catalogue entry, as many matches as not.
 
-`paper`: random cross-catalogue negatives, pairs split at random, NaN written as the authors' code writes it. `sound`:
-whole connected components go to a split first, then negatives are drawn inside it, so no product is in two splits.
+`paper`: the authors' walk over both shuffled catalogues for the negatives, their split of positives then negatives by
+scikit-learn's draw, NaN written as their code writes it; the catalogues' own order of rows goes in. `sound`: whole
+connected components go to a split first, then negatives are drawn inside it, hard ones (entries that share most title
+words) unless told otherwise, so no product is in two splits. Of very big catalogues as many entries take part as are
+drawn from for what is asked; which, is told by hash.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
-from ecellm.ecinstruct import cleaning
-from ecellm.ecinstruct.draws import rank, rng
-from ecellm.ecinstruct.samples import Pools, Recipe, Sample, Samples, Sourced, finish, labels, of_type
+import pyarrow as pa
+
+from ecellm.ecinstruct import cleaning, negatives
+from ecellm.ecinstruct.choose import MORE
+from ecellm.ecinstruct.draws import mark, order, rank
+from ecellm.ecinstruct.flow.desk import Desk
+from ecellm.ecinstruct.flow.family import At, Family, Stage
+from ecellm.ecinstruct.negatives import Pair, node
+from ecellm.ecinstruct.picks import Picks
+from ecellm.ecinstruct.recipe import Recipe
+from ecellm.ecinstruct.replay import split_three
+from ecellm.ecinstruct.samples import Sample
 from ecellm.ecinstruct.splits import by_hash, by_neighbourhood
 from ecellm.sources.records import CatalogueItem, Match
 
-COMMON = 200
-"""A title word in more entries than this finds no hard negatives."""
-Pair = tuple[CatalogueItem, CatalogueItem]
+SPARE, LEAST = 4, 4000
+"""Matches that take part for each pair asked, and the least number of them; as many unmatched entries of each side."""
+ITEMS = pa.schema(
+    [
+        ("catalogue", pa.string()), ("id", pa.string()), ("title", pa.string()), ("description", pa.string()),
+        ("manufacturer", pa.string()), ("price", pa.string()), ("source", pa.string()), ("place", pa.uint64()),
+    ]
+)  # fmt: skip
+MATCHES = pa.schema([("amazon", pa.string()), ("google", pa.string()), ("source", pa.string()), ("place", pa.uint64())])
+WANTED = pa.schema([("item", pa.uint64())])
 
 
-def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
-    """Samples of CatalogueItem and Match records."""
-    items = [item for _, item in of_type(records, CatalogueItem)]
-    amazon = {item.id: item for item in items if item.catalogue == "amazon"}
-    google = {item.id: item for item in items if item.catalogue == "google"}
-    pools, source = Pools(), labels(records)
-    matches = sorted({(match.amazon, match.google) for _, match in of_type(records, Match)})
-    known = [(a, g) for a, g in matches if a in amazon and g in google]
-    pools.dropped["match without both entries"] += len(matches) - len(known)
-    pairs = _distinct([(amazon[a], google[g]) for a, g in known], pools)
-    if not recipe.sound:
-        negatives = _random_pairs(pairs, set(known), list(amazon.values()), list(google.values()), recipe, "all")
-        for label, group in (("yes", pairs), ("no", negatives)):
+def scatter(desk: Desk, record: CatalogueItem | Match, at: At) -> None:
+    """Entries to the parts of their ids, matches to one."""
+    if isinstance(record, Match):
+        desk.emit("matches", 0, record.amazon, record.google, at.source, at.place)
+        return
+    desk.tell("items", record.catalogue)
+    desk.emit("items", _mark(record.catalogue, record.id), record.catalogue, record.id, record.title,
+              record.description, record.manufacturer, record.price, at.source, at.place)  # fmt: skip
+
+
+def _mark(catalogue: str, number: str) -> int:
+    return mark(f"{catalogue}\x1f{number}")
+
+
+def want(desk: Desk) -> None:
+    """Which entries take part: of all matches, or of the first in drawing order, and some unmatched ones by hash."""
+    limit = max(LEAST, SPARE * desk.recipe.asked)
+    matches = sorted({(row[0], row[1]) for row in desk.rows("matches", 0)}, key=lambda m: (rank(desk.seed, *m), m))
+    if not desk.recipe.paper:
+        desk.drop(MORE, "", max(0, len(matches) - limit))
+        matches = matches[:limit]
+    items = {_mark(catalogue, number) for match in matches
+             for catalogue, number in zip(("amazon", "google"), match, strict=True)}  # fmt: skip
+    desk.share("wanted", pa.Table.from_pydict({"item": sorted(items)}, schema=WANTED))
+    for catalogue in ("amazon", "google"):
+        there = desk.facts("items").get(catalogue, 0)
+        share = 1.0 if desk.recipe.paper or there <= 2 * limit else limit / there
+        desk.tell("share", catalogue, int(share * 2**32))
+
+
+def keep(desk: Desk, part: int) -> None:
+    """The entries that take part, to one table."""
+    wanted = set(desk.shared("wanted", "want")["item"].to_pylist())
+    share = desk.facts("share", "want")
+    for row in desk.rows("items", part):
+        own = _mark(row[0], row[1])
+        if own in wanted or own >> 32 < share[row[0]]:
+            desk.emit("kept", 0, *row)
+        else:
+            desk.tell("passed over", row[0])
+
+
+def build(desk: Desk) -> None:
+    """Pairs, offered to their pools."""
+    rows = sorted(desk.rows("kept", 0, "keep"), key=lambda row: row[7])
+    found: dict[str, dict[str, CatalogueItem]] = {"amazon": {}, "google": {}}
+    for catalogue, number, title, description, manufacturer, price, _, _ in rows:
+        one = CatalogueItem(catalogue=catalogue, id=number, title=title, description=description,
+                            manufacturer=manufacturer, price=price)  # fmt: skip
+        if number in found[catalogue]:
+            desk.drop("entry whose id was met before")
+        found[catalogue].setdefault(number, one)
+    source = " + ".join(sorted({row[6] for row in rows}))
+    matches = sorted(desk.rows("matches", 0), key=lambda row: row[3])
+    names = list(dict.fromkeys((row[0], row[1]) for row in matches))
+    desk.drop("match stated twice", n=len(matches) - len(names))
+    amazon, google = found["amazon"], found["google"]
+    known = [(a, g) for a, g in names if a in amazon and g in google]
+    if desk.recipe.paper or len(names) <= max(LEAST, SPARE * desk.recipe.asked):
+        desk.drop("match without both entries", n=len(names) - len(known))
+    pairs = _distinct(desk, [(amazon[a], google[g]) for a, g in known])
+    if desk.recipe.paper:
+        _paper(desk, source, pairs, set(known), list(amazon.values()), list(google.values()))
+    else:
+        _sound(desk, source, pairs, set(known), list(amazon.values()), list(google.values()))
+
+
+def _sound(
+    desk: Desk, source: str, pairs: list[Pair], known: set[tuple[str, str]], amazon: list[CatalogueItem],
+    google: list[CatalogueItem],
+) -> None:  # fmt: skip
+    recipe = desk.recipe
+    pairs.sort(key=lambda pair: (pair[0].id, pair[1].id))
+    if recipe.mends.disjoint_splits:
+        nodes = [*map(node, amazon), *map(node, google)]
+        splits = by_neighbourhood(nodes, [(node(a), node(g)) for a, g in pairs], desk.seed, "PM", recipe.shares)
+    else:
+        splits = dict.fromkeys(map(node, (*amazon, *google)), "all")
+    draw = negatives.hard if recipe.hard else negatives.across
+    for split in ("test", "val", "train") if recipe.mends.disjoint_splits else ("all",):
+        mine = [pair for pair in pairs if splits[node(pair[0])] == split]
+        left = [item for item in amazon if splits[node(item)] == split]
+        right = [item for item in google if splits[node(item)] == split]
+        for label, group in (("yes", mine), ("no", draw(mine, known, left, right, desk.seed, split))):
             for pair in group:
-                one = _sample(task, source, pair, label, recipe)
-                pools.add(by_hash(recipe.seed, "PM", one.id, recipe.shares), one)
-        return finish(task, pools, recipe)
-    nodes = [*map(_node, amazon.values()), *map(_node, google.values())]
-    splits = by_neighbourhood(nodes, [(_node(a), _node(g)) for a, g in pairs], recipe.seed, "PM", recipe.shares)
-    for split in ("test", "val", "train"):
-        mine = [pair for pair in pairs if splits[_node(pair[0])] == split]
-        left = [item for item in amazon.values() if splits[_node(item)] == split]
-        right = [item for item in google.values() if splits[_node(item)] == split]
-        draw = _hard_pairs if recipe.hard else _random_pairs
-        for label, group in (("yes", mine), ("no", draw(mine, set(known), left, right, recipe, split))):
-            for pair in group:
-                pools.add(split, _sample(task, source, pair, label, recipe))
-    return finish(task, pools, recipe)
+                one = sample(source, pair, label, recipe)
+                pool = split if split != "all" else by_hash(desk.seed, "PM", one.id, recipe.shares)
+                desk.offer(pool, one, order(desk.seed, "PM", one.input), label)
+
+
+def _paper(
+    desk: Desk, source: str, pairs: list[Pair], known: set[tuple[str, str]], amazon: list[CatalogueItem],
+    google: list[CatalogueItem],
+) -> None:  # fmt: skip
+    picks = Picks(desk, "PM")
+    labelled = [("yes", pair) for pair in pairs]
+    labelled += [("no", pair) for pair in negatives.paper_walk(len(pairs), known, amazon, google, desk.seed)]
+    for place, (label, pair) in enumerate(labelled):
+        desk.offer("all", sample(source, pair, label, desk.recipe), place, label)
+    for pool, indices in split_three(len(labelled), desk.seed).items():
+        picks.put(pool, indices.tolist())
 
 
 def describe(item: CatalogueItem, recipe: Recipe) -> dict[str, object]:
     """A catalogue entry as the input shows it."""
-    if recipe.sound:
-        said = (item.description, item.manufacturer, item.price)
-        description, manufacturer, price = (cleaning.clean(text) if text else None for text in said)
-        cut = cleaning.first_words(description, recipe.description_words) if description else None
-        return {"title": cleaning.clean(item.title), "description": cut, "manufacturer": manufacturer, "price": price}
-    words = recipe.description_words
-    text = float("nan") if item.description is None else cleaning.paper_first_words(item.description, words)
-    return {"title": item.title, "description": text, "manufacturer": item.manufacturer or "nan",
-            "price": item.price or "nan"}  # fmt: skip
+    mends, words = recipe.mends, recipe.description_words
+    tidy = cleaning.clean if mends.clean_text else str
+    said = (item.title, item.description, item.manufacturer, item.price)
+    title, description, manufacturer, price = (tidy(text) if text else text for text in said)
+    cut = cleaning.first_words if mends.words_by_space else cleaning.paper_first_words
+    shown: Any = cut(description, words) if description else None
+    if not mends.json_text:
+        shown = float("nan") if shown is None else shown
+        manufacturer, price = manufacturer or "nan", price or "nan"
+    return {"title": title, "description": shown, "manufacturer": manufacturer or None, "price": price or None}
 
 
-def _sample(task: str, source: str, pair: Pair, label: str, recipe: Recipe) -> Sample:
+def sample(source: str, pair: Pair, label: str, recipe: Recipe) -> Sample:
+    """One pair as a sample."""
     left, right = pair
     given = {"product 1": describe(left, recipe), "product 2": describe(right, recipe)}
-    return Sample(task=task, input=json.dumps(given), output=label, entities=(_node(left), _node(right)), source=source)
+    entities = tuple(f"entry:{mark(node(item)):016x}" for item in pair)
+    return Sample(task="PM", input=json.dumps(given), output=label, entities=entities, source=source)
 
 
-def _node(item: CatalogueItem) -> str:
-    """Entries of one catalogue that read the same are one product."""
-    return f"{item.catalogue}:{cleaning.key(item.title)}|{cleaning.key(item.manufacturer or '')}|{item.price or ''}"
-
-
-def _distinct(pairs: Iterable[Pair], pools: Pools) -> list[Pair]:
+def _distinct(desk: Desk, pairs: Iterable[Pair]) -> list[Pair]:
     seen: set[tuple[str, ...]] = set()
     kept = []
     for a, g in pairs:
         both = tuple(sorted(str((i.title, i.description, i.manufacturer, i.price)) for i in (a, g)))
         if both in seen:
-            pools.dropped["pair that reads like another"] += 1
+            desk.drop("pair that reads like another")
         else:
             seen.add(both)
             kept.append((a, g))
     return kept
 
 
-def _random_pairs(
-    pairs: list[Pair], known: set[tuple[str, str]], left: list[CatalogueItem], right: list[CatalogueItem],
-    recipe: Recipe, split: str,
-) -> list[Pair]:  # fmt: skip
-    """As many pairs that do not match as `pairs`, drawn across the catalogues."""
-    same, chance = _related(pairs), rng(recipe.seed, "PM", split, "negatives")
-    left, right = sorted(left, key=lambda i: i.id), sorted(right, key=lambda i: i.id)
-    drawn: dict[tuple[str, str], Pair] = {}
-    for _ in range(20 * len(pairs)):
-        if len(drawn) == len(pairs) or not left or not right:
-            break
-        a, g = chance.choice(left), chance.choice(right)
-        if (a.id, g.id) not in known and not same(a, g):
-            drawn.setdefault((a.id, g.id), (a, g))
-    return list(drawn.values())
+def stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """Few enough entries to be held, then all pairs at once."""
+    last = Stage("picks", "once", build, offers=("PM",))
+    return (Stage("want", "once", want), Stage("keep", "each", keep), last)
 
 
-def _hard_pairs(
-    pairs: list[Pair], known: set[tuple[str, str]], left: list[CatalogueItem], right: list[CatalogueItem],
-    recipe: Recipe, split: str,
-) -> list[Pair]:  # fmt: skip
-    """For each matched Amazon entry, the Google entry of another product that shares most title words."""
-    same = _related(pairs)
-    words = {item.id: frozenset(cleaning.key(item.title).split()) for item in right}
-    holders: dict[str, list[CatalogueItem]] = defaultdict(list)
-    for item in sorted(right, key=lambda i: i.id):
-        for word in sorted(words[item.id]):
-            holders[word].append(item)
-    drawn: dict[tuple[str, str], Pair] = {}
-    for a, _ in sorted(pairs, key=lambda pair: (pair[0].id, pair[1].id)):
-        mine = frozenset(cleaning.key(a.title).split())
-        shared = Counter(g.id for word in sorted(mine) if len(holders[word]) <= COMMON for g in holders[word])
-        near = {g.id: g for word in mine if len(holders[word]) <= COMMON for g in holders[word]}
-        free = [g for g in near.values()
-                if (a.id, g.id) not in known and (a.id, g.id) not in drawn and not same(a, g)]  # fmt: skip
-        if free:
-            best = max(free, key=lambda g: (shared[g.id] / len(mine | words[g.id]), rank(recipe.seed, a.id, g.id)))
-            drawn[a.id, best.id] = (a, best)
-    short = len(pairs) - len(drawn)
-    others = _random_pairs(pairs[:short], known | set(drawn), left, right, recipe, split) if short else []
-    return [*drawn.values(), *others]
-
-
-def _related(pairs: Iterable[Pair]) -> Callable[[CatalogueItem, CatalogueItem], bool]:
-    """Whether two entries are matched, or read like two that are."""
-    partners = {(_node(a), _node(g)) for a, g in pairs}
-    return lambda a, g: (_node(a), _node(g)) in partners
+FAMILY = Family(
+    name="PM", tasks=("PM",), takes=(CatalogueItem, Match), scatter=scatter,
+    tables={"items": ITEMS, "kept": ITEMS, "matches": MATCHES}, stages=stages, paper_stream="all",
+)  # fmt: skip

@@ -1,7 +1,10 @@
-"""Import of the published data set (spec A): a local `dataset.json`, JSON array or lines, or a hub name.
+"""Import of the published data set (spec A): `dataset.json`, JSON array or lines, or a data set that `datasets`
+streams.
 
-529 MB go through a buffer of a few MiB. Rows keep their order within a split, task and setting, since the published
-side file of QPR labels counts on it; `label.json` beside the file gives the test rows their `option_labels`.
+A file may be in a folder, on S3 or http(s), packed or not; 529 MB go through a buffer of a few MiB. A hub name or a
+local folder is opened by `datasets` and streamed too. Rows keep their order within a split, task and setting, since
+the published side file of QPR labels counts on it; `label.json` beside the file gives the test rows their
+`option_labels`.
 """
 
 from __future__ import annotations
@@ -15,9 +18,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ecellm.config.schema import Storage as StorageSettings
 from ecellm.ecinstruct.samples import sample_id
 from ecellm.errors import ConfigError, DataError
 from ecellm.records import SETTINGS, SPLITS, Row
+from ecellm.sources.lines import BROKEN
+from ecellm.sources.opening import exists, open_text
+from ecellm.sources.web import is_web
+from ecellm.storage.base import is_remote
 from ecellm.tasks.registry import task as find_task
 
 CHUNK = 1 << 20
@@ -27,30 +35,33 @@ BATCH = 8192
 Record = dict[str, Any]
 
 
-def rows_of(location: str) -> Iterator[Row]:
-    """Rows of a local file, or of a data set on the hub.
+def rows_of(location: str, settings: StorageSettings | None = None) -> Iterator[Row]:
+    """Rows of a file, or of a data set that `datasets` knows by its hub name or its folder.
 
     Raises DataError for a missing or broken file, an unknown task, split or setting, or labels that do not fit.
     """
-    if os.path.isfile(location):
-        beside = os.path.join(os.path.dirname(location), "label.json")
-        labels = _labels(beside) if os.path.isfile(beside) else None
-        yield from to_rows(json_records(location), location, labels)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", location) and not location.startswith(".") and not location.endswith(".json"):
+    if is_dataset(location):
         yield from to_rows(_hub_records(location), location, None)
-    else:
-        raise DataError(
-            f"{location}: no such file",
-            found="nothing",
-            expected="the published dataset.json, or OWNER/NAME",
-            mend="correct sources.published in the run file, or download the file",
-        )
+        return
+    labels = None
+    if not is_web(location):
+        beside = f"{location.rpartition('/')[0] or '.'}/label.json"
+        labels = _labels(beside, settings) if exists(beside, settings) else None
+    yield from to_rows(json_records(location, settings), location, labels)
 
 
-def json_records(path: str) -> Iterator[tuple[int, Record]]:
+def is_dataset(location: str) -> bool:
+    """Whether a location is for `datasets`: a hub name that is no file here, or a folder."""
+    if is_remote(location) or is_web(location):
+        return False
+    hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", location) and not location.endswith((".json", ".jsonl", ".gz"))
+    return os.path.isdir(location) or bool(hub_name and not os.path.isfile(location))
+
+
+def json_records(path: str, settings: StorageSettings | None = None) -> Iterator[tuple[int, Record]]:
     """(number from 1, object) of a JSON array or of JSON lines, streamed. The bare token NaN is read as NaN."""
     decoder, buffer, number, line = json.JSONDecoder(), "", 0, 1
-    with open(path, encoding="utf-8-sig") as file:
+    with open_text(path, settings=settings) as file:
         ended = False
         while True:
             start = _skip(buffer)
@@ -125,9 +136,17 @@ def _text(value: object) -> str | None:
     return None if text.strip() in ("", "None", "nan", "NaN") else text
 
 
-def _labels(path: str) -> list[str]:
-    with open(path, encoding="utf-8") as file:
-        return ["".join(letters) for letters in json.load(file)]
+def _labels(path: str, settings: StorageSettings | None) -> list[str]:
+    with open_text(path, settings=settings) as file:
+        try:
+            return ["".join(letters) for letters in json.load(file)]
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path}: no list of label lists",
+                found=str(error)[:100],
+                expected="a JSON list of lists of E, S, C, I",
+                mend="take the authors' label.json",
+            ) from None
 
 
 def _skip(buffer: str) -> int:
@@ -143,6 +162,8 @@ def _read(file: Any, path: str, line: int, number: int) -> str:
         return str(file.read(CHUNK))
     except UnicodeDecodeError as error:
         raise _broken(path, line, number, f"not UTF-8 ({error.reason})", "") from None
+    except BROKEN as error:
+        raise _broken(path, line, number, f"cut off ({type(error).__name__})", "") from None
 
 
 def _hub_records(name: str) -> Iterator[tuple[int, Record]]:
@@ -150,10 +171,11 @@ def _hub_records(name: str) -> Iterator[tuple[int, Record]]:
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        yield from enumerate(load_dataset(name, split="train", streaming=True), 1)
-    except (DatasetNotFoundError, ConnectionError, OSError) as error:
-        raise DataError(f"{name}: cannot be had from the hub", found=str(error).partition("\n")[0][:200],
-                        expected="a data set on the Hugging Face hub, and a way to it",
+        parts = load_dataset(name, streaming=True)
+        yield from enumerate((record for split in sorted(parts) for record in parts[split]), 1)
+    except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot be had through `datasets`", found=str(error).partition("\n")[0][:200],
+                        expected="a data set on the Hugging Face hub and a way to it, or a folder with its files",
                         mend="download dataset.json and name the file in sources.published") from error  # fmt: skip
 
 

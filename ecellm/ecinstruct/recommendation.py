@@ -1,177 +1,241 @@
 """SR, sequential recommendation (spec B.5): a user's purchases in order, 20 candidates, which is next.
 
-`paper`: leave-one-out, so test users are training users; the earliest 50; Python list text. `sound`: users belong to
-one split, the latest 50, repeated purchases of one item collapse to the last, no candidate is in the history, JSON.
-A training user gives further, shorter histories where there are fewer users than samples asked for.
+`paper`: 5-core for each category, the earliest 50 purchases, leave-one-out (so test users are training users), users in
+the order of pandas' draw, Python list text; the authors' pools of items and users came from sets, so ours go in sorted.
+`sound`: users belong to one split, the latest 50, repeated purchases of one item collapse to the last, nothing bought
+before is a candidate, JSON. Where there are fewer training users than samples asked for, each also gives shorter
+histories. Candidates are written out when a sample is drawn: twenty texts for each of millions would be too many.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import defaultdict
+from typing import Any
 
-from ecellm.ecinstruct import cleaning
-from ecellm.ecinstruct.draws import rank, rng
-from ecellm.ecinstruct.samples import Pools, Recipe, Sample, Samples, Sourced, finish, of_type
+import pyarrow as pa
+
+from ecellm.ecinstruct import cleaning, shelf
+from ecellm.ecinstruct.core import keep_core, pick
+from ecellm.ecinstruct.draws import mark, order
+from ecellm.ecinstruct.flow.desk import Desk
+from ecellm.ecinstruct.flow.family import At, Candidate, Family, Stage
+from ecellm.ecinstruct.recipe import Recipe
+from ecellm.ecinstruct.samples import Sample
 from ecellm.ecinstruct.splits import by_hash
-from ecellm.records import OOD
 from ecellm.sources.records import Product, Review
 
-CORE, LONGEST, CANDIDATES, SHORTEST_HISTORY = 5, 50, 20, 3
+CORE, LONGEST, SHORTEST_HISTORY = 5, 50, 3
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
-History = list[str]
+SPARE, PURCHASES = 4, 8
+"""Histories of training users for each sample asked, where a user has about eight purchases."""
+DAY = 86_400
+BUYS = pa.schema(
+    [
+        ("product", pa.string()), ("user", pa.string()), ("stars", pa.float32()), ("time", pa.int64()),
+        ("domain", pa.string()), ("group", pa.string()), ("source", pa.string()),
+    ]
+)  # fmt: skip
+TEXTS = pa.schema(
+    [
+        ("product", pa.string()), ("title", pa.string()), ("category", pa.list_(pa.string())), ("brand", pa.string()),
+        ("place", pa.uint64()),
+    ]
+)  # fmt: skip
+BOUGHT = pa.schema(
+    [
+        ("user", pa.string()), ("product", pa.string()), ("text", pa.string()), ("stars", pa.float32()),
+        ("time", pa.int64()), ("domain", pa.string()), ("group", pa.string()), ("source", pa.string()),
+        ("user_mark", pa.uint64()), ("product_mark", pa.uint64()),
+    ]
+)  # fmt: skip
+Event = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shelf:
-    """What candidates are drawn from: item texts of a domain, their categories and how often they were bought."""
-
-    items: tuple[str, ...]
-    group: dict[str, str]
-    bought: Counter[str]
-
-
-def build(task: str, records: list[Sourced], recipe: Recipe) -> Samples:
-    """Samples of Review and Product records."""
-    pools = Pools()
-    bought_in: dict[str, set[str]] = defaultdict(set)
-    for source, review in of_type(records, Review):
-        bought_in[review.user].add(source)
-    reviews = [review for _, review in of_type(records, Review)]
-    texts = item_texts([product for _, product in of_type(records, Product)], recipe)
-    for domain in sorted({review.domain for review in reviews}):
-        mine = [review for review in reviews if review.domain == domain]
-        users = histories(mine, texts, recipe, pools)
-        group = {texts[review.product]: review.group for review in mine if review.product in texts}
-        bought = Counter(item for history in users.values() for item in history)
-        shelf = _Shelf(tuple(sorted(bought)), group, bought)
-        for user, history in sorted(users.items()):
-            _place(task, " + ".join(sorted(bought_in[user])), user, history, shelf, domain, recipe, pools)
-    return finish(task, pools, recipe)
-
-
-def item_texts(products: list[Product], recipe: Recipe) -> dict[str, str]:
-    """Product id -> text of title, first two categories and brand; later records fill the gaps of earlier ones.
-
-    `sound` leaves out what the title says already: twenty candidates make a long prompt.
-    """
-    parts: dict[str, list[str | tuple[str, ...]]] = {}
-    for product in products:
-        fields = parts.setdefault(product.id, ["", (), ""])
-        said: tuple[str | tuple[str, ...], ...] = (product.title, product.category, product.brand)
-        for i, value in enumerate(said):
-            fields[i] = fields[i] or value
-    texts: dict[str, str] = {}
-    for product_id, (title, category, brand) in parts.items():
-        if not recipe.sound:
-            texts[product_id] = " ".join(map(cleaning.paper_item, (title, tuple(category[:2]), brand))).strip()
-        elif name := cleaning.clean_title(str(title)):
-            more = [cleaning.clean(text).rstrip(".") for text in (*category[:2], str(brand))]
-            new = [text for text in dict.fromkeys(more) if text.lower() not in name.lower()]
-            joined = ". ".join([name.rstrip("."), *new])
-            texts[product_id] = cleaning.first_words(joined, recipe.item_words)
-    return {product_id: text for product_id, text in texts.items() if text}
-
-
-def histories(reviews: list[Review], texts: dict[str, str], recipe: Recipe, pools: Pools) -> dict[str, History]:
-    """User -> items bought, oldest first, 5 to 50 of them. Ties in time go by product id."""
-    events = {(review.user, review.product, review.rating, review.time) for review in reviews}
-    known = {event for event in events if event[1] in texts}
-    pools.dropped["purchase of an item without metadata"] += len(events) - len(known)
-    core = known if recipe.sound else _core(known)
-    bought: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for user, product, _, time in core:
-        bought[user].append((time, product))
-    users: dict[str, History] = {}
-    for user, rows in bought.items():
-        items = [texts[product] for _, product in sorted(rows)]
-        if recipe.sound:
-            items = list(reversed(dict.fromkeys(reversed(items))))
-        if len(items) < CORE:
-            pools.dropped["user with fewer than 5 items"] += 1
-        else:
-            users[user] = items[-LONGEST:] if recipe.sound else items[:LONGEST]
-    return users
-
-
-def _core(events: set[tuple[str, str, float, int]]) -> set[tuple[str, str, float, int]]:
-    while True:
-        users, items = Counter(event[0] for event in events), Counter(event[1] for event in events)
-        kept = {event for event in events if users[event[0]] >= CORE and items[event[1]] >= CORE}
-        if len(kept) == len(events):
-            return kept
-        events = kept
-
-
-def _place(
-    task: str, source: str, user: str, items: History, shelf: _Shelf, domain: str, recipe: Recipe, pools: Pools
-) -> None:
-    def put(pool: str, end: int) -> None:
-        one = _sample(task, source, user, items[:end], items[end], items, shelf, recipe)
-        if one is None:
-            pools.dropped["too few items to choose from"] += 1
-        else:
-            pools.add(pool, one)
-
-    last = len(items) - 1
-    if domain == OOD:
-        put("ood", last)
-    elif not recipe.sound:
-        for pool, end in (("test", last), ("val", last - 1), ("train", last - 2)):
-            put(pool, end)
-    elif (split := by_hash(recipe.seed, "SR", user, recipe.shares)) == "train":
-        for end in range(last, SHORTEST_HISTORY - 1, -1):
-            put("train", end)
+def scatter(desk: Desk, record: Review | Product, at: At) -> None:
+    """Purchases and item texts, each to its product's part."""
+    if isinstance(record, Product):
+        desk.emit("texts", mark(record.id), record.id, record.title, record.category, record.brand, at.place)
+    elif at.domain == "HELD":
+        desk.drop("category held out by another task")
     else:
-        put(split, last)
+        desk.emit("buys", mark(record.product), record.product, record.user, record.rating, record.time, at.domain,
+                  at.group, at.source)  # fmt: skip
 
 
-def _sample(
-    task: str, source: str, user: str, history: History, target: str, items: History, shelf: _Shelf, recipe: Recipe
-) -> Sample | None:
-    chance = rng(recipe.seed, "SR", user, len(history))
-    barred = {*history, target} if recipe.sound else {*items[-3:], target}
-    negatives = _negatives(target, barred, shelf, chance.random(), recipe)
-    if len(negatives) < CANDIDATES - 1:
+def items(desk: Desk, part: int) -> None:
+    """The text of each item to its purchases, which go to their users' parts; the shelf of what may be offered."""
+    found: dict[str, list[Event]] = defaultdict(list)
+    for row in desk.rows("texts", part):
+        found[row[0]].append(row)
+    texts = {product: item_text(sorted(rows, key=lambda row: row[4]), desk.recipe) for product, rows in found.items()}
+    bought: dict[tuple[str, str, str], int] = defaultdict(int)
+    for product, user, stars, time, domain, group, source in desk.rows("buys", part):
+        text = texts.get(product, "")
+        if not text:
+            desk.drop("purchase of an item without metadata")
+            continue
+        bought[domain, text, group] += 1
+        if domain != "OOD":
+            desk.tell("days", str(time // DAY))
+        desk.emit("bought", mark(user), user, product, text, stars, time, domain, group, source, mark(user),
+                  mark(product))  # fmt: skip
+    for (domain, text, group), n in sorted(bought.items()):
+        desk.emit("shelf", 0, domain, text, group, n)
+
+
+def item_text(rows: list[Event], recipe: Recipe) -> str:
+    """Text of title, first two categories and brand; later records fill the gaps of earlier ones.
+
+    With `clean_text` what the title says already is left out: twenty candidates make a long prompt.
+    """
+    title = next((row[1] for row in rows if row[1]), "")
+    category: list[str] = next((row[2] for row in rows if row[2]), [])[:2]
+    brand = next((row[3] for row in rows if row[3]), "")
+    if not recipe.mends.clean_text:
+        return " ".join(map(cleaning.paper_item, (title, tuple(category), brand))).strip()
+    name = cleaning.clean_title(title)
+    if not name:
+        return ""
+    more = [cleaning.clean(text).rstrip(".") for text in (*category, brand)]
+    new = [text for text in dict.fromkeys(more) if text.lower() not in name.lower()]
+    return cleaning.first_words(". ".join([name.rstrip("."), *new]), recipe.item_words)
+
+
+def users(desk: Desk, part: int) -> None:
+    """Histories of the users of a part, offered to their pools."""
+    recipe = desk.recipe
+    of: dict[tuple[str, str], list[Event]] = defaultdict(list)
+    core = keep_core(desk) if recipe.paper else None
+    for row in desk.rows("bought", part, "items"):
+        if core is None or core(row[6], row[8], row[9]):
+            of[row[0], row[6] if recipe.paper else row[5]].append(row)
+        else:
+            desk.drop("outside the 5-core")
+    turns = _turns(desk)
+    for (user, _), rows in sorted(of.items()):
+        events = sorted({(row[4], row[1], row[3], row[2]) for row in rows})
+        desk.drop("purchase stated twice", n=len(rows) - len(events))
+        history = _history(events, recipe)
+        if len(history) < CORE:
+            desk.drop("user with fewer than 5 items")
+            continue
+        source = " + ".join(sorted({row[7] for row in rows}))
+        _offer(desk, user, rows[0][5], rows[0][6], history, source, turns)
+
+
+def _history(events: list[Event], recipe: Recipe) -> list[tuple[int, str]]:
+    """(time, item) of the purchases, oldest first, at most 50. Ties in time go by product id."""
+    bought = [(event[0], event[3]) for event in events]
+    if not recipe.mends.latest_items:
+        return bought[:LONGEST]
+    last = {item: i for i, (_, item) in enumerate(bought)}
+    return [pair for i, pair in enumerate(bought) if last[pair[1]] == i][-LONGEST:]
+
+
+def _turns(desk: Desk) -> int:
+    """Histories that a training user gives."""
+    bought = sum(desk.facts("days", "items").values())
+    return max(1, min(LONGEST, -(-SPARE * PURCHASES * desk.recipe.size("train") // max(1, bought))))
+
+
+def _offer(
+    desk: Desk, user: str, domain: str, group: str, history: list[tuple[int, str]], source: str, turns: int
+) -> None:
+    recipe, last = desk.recipe, len(history) - 1
+    if recipe.paper:
+        key = mark(f"{group}\x1f{user}")
+        of_pool = {"test": last, "val": last - 1, "train": last - 2} if domain != "OOD" else {"ood": last}
+        for pool, end in of_pool.items():
+            _put(desk, pool, user, domain, group, history, end, source, key)
+        desk.stand("SR", domain, group, key)
+        return
+    if domain == "OOD":
+        _put(desk, "ood", user, domain, group, history, last, source)
+        return
+    split = by_hash(desk.seed, "SR", user, recipe.shares)
+    ends = [last]
+    if split == "train":
+        ends = list(range(last, SHORTEST_HISTORY - 1, -1))
+    if recipe.mends.time_split:
+        ends = [end for end in range(last, SHORTEST_HISTORY - 1, -1) if _period(desk, history[end][0]) == split]
+        ends = ends if split == "train" else ends[:1]
+        if not ends:
+            desk.drop("no purchase within the time of the user's split", split)
+    for end in ends[:turns]:
+        pool = split
+        if not recipe.mends.disjoint_splits:
+            pool = by_hash(desk.seed, "SR", f"{user} {end}", recipe.shares)
+        _put(desk, pool, user, domain, group, history, end, source)
+
+
+def _period(desk: Desk, time: int) -> str:
+    """The split whose time a purchase falls into: training ends first, the test comes last."""
+    if "period" not in desk.memo:
+        days = sorted((int(day), n) for day, n in desk.facts("days", "items").items())
+        total, seen = sum(n for _, n in days), 0
+        bounds: list[int] = []
+        wanted = [1 - desk.recipe.shares["test"] - desk.recipe.shares["val"], 1 - desk.recipe.shares["test"]]
+        for day, n in days:
+            seen += n
+            while len(bounds) < 2 and seen >= wanted[len(bounds)] * total:
+                bounds.append(day)
+        desk.memo["period"] = bounds or [0, 0]
+    first, second = desk.memo["period"]
+    day = time // DAY
+    return "train" if day <= first else "val" if day <= second else "test"
+
+
+def _put(
+    desk: Desk, pool: str, user: str, domain: str, group: str, history: list[tuple[int, str]], end: int, source: str,
+    key: int | None = None,
+) -> None:  # fmt: skip
+    """A history that waits to be drawn: its items and where it ends, without candidates."""
+    waiting = json.dumps([[item for _, item in history], end])
+    one = Sample(task="SR", input=waiting, output="", entities=("user:" + user,), source=source,
+                 slot=f"{domain}\x1f{group}\x1f{user}")  # fmt: skip
+    desk.offer(pool, one, order(desk.seed, "SR", f"{user}\x1f{end}\x1f{group}") if key is None else key)
+
+
+def render(desk: Desk, one: Candidate) -> Candidate | None:
+    """A drawn history with its candidates; None where the shelf has too few items."""
+    recipe, (bought, end) = desk.recipe, json.loads(one.input)
+    domain, group, user = one.slot.split("\x1f", 2)
+    target, history = bought[end], bought[:end]
+    barred = {*bought, target} if recipe.mends.bar_history else {*bought[-3:], target}
+    options = shelf.options(desk, domain, group, target, barred, f"{user}\x1f{end}")
+    if options is None:
         return None
-    options = [target, *negatives]
-    chance.shuffle(options)
-    return Sample(
-        task=task,
-        input=_list_text([f"{ordinal(i)}: {_shown(item, recipe)}" for i, item in enumerate(history, 1)], recipe),
-        options=_list_text(
-            [f"{letter}: {_shown(item, recipe)}" for letter, item in zip(LETTERS, options, strict=True)], recipe
-        ),
-        output=LETTERS[options.index(target)],
-        entities=("user:" + user,),
-        source=source,
-    )
+    shown = [f"{ordinal(i)}: {_shown(item, recipe)}" for i, item in enumerate(history, 1)]
+    listed = [f"{letter}: {_shown(item, recipe)}" for letter, item in zip(LETTERS, options, strict=True)]
+    return one._replace(input=_list_text(shown, recipe), options=_list_text(listed, recipe),
+                        output=LETTERS[options.index(target)], slot="")  # fmt: skip
 
 
 def _shown(item: str, recipe: Recipe) -> str:
-    return item if recipe.sound else cleaning.paper_first_words(item, recipe.item_words)
+    cut = cleaning.first_words if recipe.mends.words_by_space else cleaning.paper_first_words
+    return cut(item, recipe.item_words)
 
 
 def _list_text(parts: list[str], recipe: Recipe) -> str:
-    return json.dumps(parts) if recipe.sound else str(parts)
-
-
-def _negatives(target: str, barred: set[str], shelf: _Shelf, salt: float, recipe: Recipe) -> list[str]:
-    """19 items: uniform, or (hard) of the target's category and bought often; others where it has too few."""
-    free = [item for item in shelf.items if item not in barred]
-    if recipe.hard:
-        group = shelf.group.get(target)
-        near = [item for item in free if shelf.group.get(item) == group]
-        near.sort(key=lambda item: (-shelf.bought[item] * (rank(salt, item) / 2**64), item))
-        rest = sorted(set(free) - set(near), key=lambda item: rank(salt, item))
-        return [*near, *rest][: CANDIDATES - 1]
-    if len(free) < CANDIDATES - 1:
-        return []
-    return rng(salt, "negatives").sample(free, CANDIDATES - 1)
+    return json.dumps(parts) if recipe.mends.json_text else str(parts)
 
 
 def ordinal(number: int) -> str:
     """`1st`, `2nd`, `3rd`, `4th` … `11th`, `21st` (spec B.5)."""
     last = 0 if 10 < number % 100 < 20 else number % 10
     return f"{number}{('th', 'st', 'nd', 'rd', *('th',) * 6)[last]}"
+
+
+def stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """Texts are joined to purchases, the shelf is put in order, users' histories offered."""
+    first = (Stage("items", "each", items), Stage("shelf", "once", shelf.arrange))
+    last = Stage("users", "each", users, offers=("SR",))
+    return (*first, last, Stage("picks", "once", pick)) if recipe.paper else (*first, last)
+
+
+FAMILY = Family(
+    name="SR", tasks=("SR",), takes=(Review, Product), scatter=scatter,
+    tables={"buys": BUYS, "texts": TEXTS, "bought": BOUGHT, "shelf": shelf.SHELF}, stages=stages,
+    streams={}, render=render,
+)  # fmt: skip

@@ -1,6 +1,6 @@
 """Which split an entity belongs to: a product, a user, a query. Samples follow their entities, never the other way.
 
-Three ways: by hash (`by_hash`), by a source's own splits with gaps filled (`with_source_splits`), and by
+Three ways: by hash (`by_hash`), by a source's own splits with gaps filled (`SourceSplits`), and by
 neighbourhoods of a graph (`by_neighbourhood`), so that pairs whose two ends must share a split are seldom torn.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ecellm.ecinstruct.draws import rank, unit
 
@@ -27,33 +28,37 @@ def by_hash(seed: int, purpose: str, entity: str, shares: Shares = SHARES) -> st
     return "test" if draw < shares["test"] else "val" if draw < shares["test"] + shares["val"] else "train"
 
 
-def with_source_splits(
-    stated: Mapping[str, Iterable[str]], seed: int, purpose: str, shares: Shares = SHARES
-) -> dict[str, str]:
-    """Entity -> split, from the splits that the source states for its records ("" where it states none).
+@dataclass(frozen=True, slots=True)
+class SourceSplits:
+    """Splits of entities from those that the source states for its records.
 
     A source with splits keeps them: an entity in several goes to test before val before train. A missing test split
     is half of val, a missing val split a tenth of train. Where nothing is stated, the hash decides; with such entities
     beside stated ones, they fill the gaps and the stated ones stay.
     """
-    claims = {entity: set(splits) - {""} for entity, splits in stated.items()}
-    present = set().union(*claims.values()) if claims else set()
-    whole = all(claims.values())
-    chosen: dict[str, str] = {}
-    for entity, claim in claims.items():
-        if not present or not claim:
-            chosen[entity] = by_hash(seed, purpose, entity, shares)
-            continue
+
+    seed: int
+    purpose: str
+    shares: Shares
+    present: frozenset[str]
+    """Splits that any record states."""
+    whole: bool
+    """Whether every record states one."""
+
+    def of(self, entity: str, stated: Iterable[str]) -> str:
+        """The split of an entity whose records state these splits ("" where a record states none)."""
+        claim = set(stated) - {""}
+        if not self.present or not claim:
+            return by_hash(self.seed, self.purpose, entity, self.shares)
         split: str = next(name for name in ("test", "val", "train") if name in claim)
-        draw = unit(seed, "fill", purpose, entity)
-        if split == "val" and whole and "test" not in present and draw < 0.5:
-            split = "test"
-        elif split == "train" and whole and len(present) == 1:
-            split = by_hash(seed, purpose, entity, shares)
-        elif split == "train" and whole and "val" not in present and draw < 0.1:
-            split = "val"
-        chosen[entity] = split
-    return chosen
+        draw = unit(self.seed, "fill", self.purpose, entity)
+        if split == "val" and self.whole and "test" not in self.present and draw < 0.5:
+            return "test"
+        if split == "train" and self.whole and len(self.present) == 1:
+            return by_hash(self.seed, self.purpose, entity, self.shares)
+        if split == "train" and self.whole and "val" not in self.present and draw < 0.1:
+            return "val"
+        return split
 
 
 def by_neighbourhood(

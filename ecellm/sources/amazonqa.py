@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.lines import json_objects, text_of
+from ecellm.sources.lines import Place, id_of, json_objects, text_of
 from ecellm.sources.mave import split_of
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
@@ -20,35 +20,32 @@ from ecellm.sources.tally import Tally
 HELD_OUT = "Cell_Phones_and_Accessories"
 
 
-def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
+def read(place: Place, source: SourceFile, tally: Tally) -> Iterator[Question]:
     """One Question a line; a line without a question or with malformed lists is rejected."""
-    split, name = (
-        source.split or split_of(os.path.basename(location)),
-        location,
-    )
-    for number, line in json_objects(location, tally):
-        text, category = (
-            text_of(line.get("questionText")),
-            text_of(line.get("category")) or source.category,
-        )
+    split, name = source.split or split_of(os.path.basename(place.location)), place.location
+    for number, line in json_objects(place, tally):
+        text = text_of(line.get("questionText"))
+        category = text_of(line.get("category")) or source.category
         if not text:
             tally.reject(number, "no questionText", name)
             continue
         try:
             snippets, answers = _snippets(line), _answers(line)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
             tally.reject(number, "review_snippets or answers are malformed", name)
             continue
-        tally.good()
         if source.category and category != source.category:
+            tally.skip()
             continue
-        product = text_of(line.get("asin"))
+        tally.good()
+        product = id_of(line.get("asin"))
         flag = line.get("is_answerable")
         yield Question(
-            id=str(line.get("qid") or hashlib.sha256(f"{product}\n{text}".encode()).hexdigest()[:16]),
+            id=id_of(line.get("qid")) or hashlib.sha256(f"{product}\n{text}".encode()).hexdigest()[:16],
             product=product, category=category, domain="OOD" if category == HELD_OUT else source.domain, text=text,
             descriptive=line.get("questionType") == "descriptive", snippets=snippets,
-            answerable=bool(flag) if flag in (0, 1) else None, answers=answers, split=split,
+            answerable=bool(flag) if isinstance(flag, int | float) and flag in (0, 1) else None, answers=answers,
+            split=split, line=number,
         )  # fmt: skip
 
 
@@ -61,5 +58,9 @@ def _answers(line: dict[str, Any]) -> tuple[tuple[str, int, int], ...]:
     for answer in line.get("answers") or []:
         helpful, votes = answer.get("helpful") or (0, 0)
         if text := text_of(answer.get("answerText")):
-            found.append((text, int(helpful), int(votes)))
+            found.append((text, _votes(helpful), _votes(votes)))
     return tuple(found)
+
+
+def _votes(value: Any) -> int:
+    return max(-1, min(int(value), 10**9))

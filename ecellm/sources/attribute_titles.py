@@ -12,26 +12,26 @@ from collections.abc import Iterator
 from typing import Any
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.lines import json_objects
+from ecellm.sources.lines import File, json_objects
 from ecellm.sources.records import Attributed
 from ecellm.sources.tally import Tally
 
 ABSENT = "n/a"
 
 
-def read_attribute_titles(location: str, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
+def read_attribute_titles(place: File, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
     """Records of lines `{"input": title, "category", "target_scores": {attribute: {value: 1}}}`.
 
     The product's id is a digest of its title, so that a title met twice is one product. Raises DataError.
     """
-    for number, line in json_objects(location, tally):
+    for number, line in json_objects(place, tally):
         title, category, targets = line.get("input"), line.get("category", source.category), line.get("target_scores")
         if not isinstance(title, str) or not title.strip() or not isinstance(targets, dict) or not targets:
-            tally.reject(number, "no `input` text or no `target_scores`", location)
+            tally.reject(number, "no `input` text or no `target_scores`", place.location)
             continue
         fault = next((fault for name, values in targets.items() if (fault := _fault(title, name, values))), "")
         if fault:
-            tally.reject(number, fault, location)
+            tally.reject(number, fault, place.location)
             continue
         tally.good()
         product = "title-" + hashlib.sha256(title.encode()).hexdigest()[:16]

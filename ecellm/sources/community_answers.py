@@ -11,18 +11,18 @@ from collections.abc import Iterator
 
 from ecellm.config.schema import SourceFile
 from ecellm.sources.documents import tidy
-from ecellm.sources.lines import literal_objects
+from ecellm.sources.lines import File, json_objects
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
 
 
-def read_amazon_qa_literal(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
+def read_amazon_qa_literal(place: File, source: SourceFile, tally: Tally) -> Iterator[Question]:
     """One Question for each distinct product, question and answer. Raises DataError."""
     met: set[str] = set()
-    for number, value in literal_objects(location, tally):
+    for number, value in json_objects(place, tally, literals=True):
         fields = [value.get(name) for name in ("asin", "question", "answer")]
         if not all(isinstance(text, str) and text.strip() for text in fields):
-            tally.reject(number, "asin, question or answer is missing", location)
+            tally.reject(number, "asin, question or answer is missing", place.location)
             continue
         tally.good()
         product, question, answer = (tidy(str(text)) for text in fields)

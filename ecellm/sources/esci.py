@@ -1,21 +1,21 @@
-"""Shopping Queries (ESCI): judgements and products, two Parquet files in one folder, joined on locale and id.
+"""Shopping Queries (ESCI): judgements and products, two Parquet files in one folder, to be joined on locale and id.
 
-Only the columns needed are read, batch by batch, and only titles of judged products are kept. A single Parquet file
-that has `product_title` itself needs no second one.
+The two are read apart, in pieces, and the builder joins them, so that neither has to fit into memory. A file whose
+judgements have `product_title` themselves needs no products. Only the columns needed are read.
 """
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from ecellm.config.schema import SourceFile
-from ecellm.errors import DataError
-from ecellm.sources.lines import missing, text_of
-from ecellm.sources.records import Judgement
+from ecellm.config.schema import Storage as StorageSettings
+from ecellm.sources.lines import Place, id_of, parquet_rows, text_of
+from ecellm.sources.opening import files_of, is_folder, missing
+from ecellm.sources.records import Judgement, ListedProduct
 from ecellm.sources.tally import Tally
+from ecellm.sources.web import is_web
 
 LABELS = {"E": "E", "S": "S", "C": "C", "I": "I",
           "EXACT": "E", "SUBSTITUTE": "S", "COMPLEMENT": "C", "IRRELEVANT": "I"}  # fmt: skip
@@ -23,76 +23,63 @@ NEEDED = ("query", "product_id", "product_locale", "esci_label")
 OPTIONAL = ("example_id", "small_version", "split", "product_title")
 
 
+def files(location: str, source: SourceFile, settings: StorageSettings | None) -> list[tuple[str, str]]:
+    """(file, split): the examples and products of a folder, or a file and the products beside it."""
+    if is_web(location):
+        return [(location, source.split)]
+    if not is_folder(location, settings):
+        beside = files_of(location.rpartition("/")[0], settings) if "/" in location else []
+        products = [path for path in beside if _is(path, "products") and path != location]
+        return [(path, source.split) for path in (location, *products)]
+    found = files_of(location, settings)
+    for kind in ("examples", "products"):
+        if not any(_is(path, kind) for path in found):
+            raise missing(f"{location}/*{kind}*.parquet")
+    return [(path, source.split) for path in found if _is(path, "examples") or _is(path, "products")]
+
+
+def _is(path: str, kind: str) -> bool:
+    name = os.path.basename(path)
+    return kind in name and name.endswith(".parquet")
+
+
 def letter(label: object) -> str:
     """`E`, `S`, `C` or `I` from a letter or a word, "" from anything else."""
     return LABELS.get(str(label).strip().upper(), "")
 
 
-def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
-    """Judgements with titles. Raises DataError for a missing, cut-off or wrong Parquet file."""
-    examples, products = _files(location)
-    titles = {} if products is None else _titles(examples, products)
-    name = examples
-    for number, row in _rows(examples, NEEDED, OPTIONAL):
+def read(place: Place, source: SourceFile, tally: Tally) -> Iterator[Judgement | ListedProduct]:
+    """Judgements, with the title where the file has it, or products. Raises DataError for a broken Parquet file."""
+    name = place.location
+    if _is(name, "products") and not _is(name, "examples"):
+        yield from _products(place, tally)
+        return
+    for number, row in parquet_rows(place, NEEDED, OPTIONAL):
         tally.lines += 1
         label, query = letter(row["esci_label"]), text_of(row["query"])
-        locale, product = str(row["product_locale"]), str(row["product_id"])
-        if not label or not query:
-            tally.reject(number, "no query or no ESCI label", name)
-            continue
-        title = text_of(row["product_title"]) or titles.get((locale, product), "")
-        if not title:
-            tally.reject(number, "product without title", name)
+        locale, product = id_of(row["product_locale"]), id_of(row["product_id"])
+        if not label or not query or not product:
+            tally.reject(number, "no query, no product or no ESCI label", name)
             continue
         tally.good()
+        example = row["example_id"]
         yield Judgement(
-            example=str(number if row["example_id"] is None else row["example_id"]), query=query, product=product,
-            title=title, label=label, locale=locale, small=bool(row["small_version"]),
-            split=source.split or text_of(row["split"]),
+            example=id_of(example) or str(number), query=query, product=product, title=text_of(row["product_title"]),
+            label=label, locale=locale, small=bool(row["small_version"]),
+            split=source.split or _split(text_of(row["split"])), line=number,
         )  # fmt: skip
 
 
-def _files(location: str) -> tuple[str, str | None]:
-    folder = location if os.path.isdir(location) else os.path.dirname(location)
-    products = sorted(glob.glob(os.path.join(glob.escape(folder), "*products*.parquet")))
-    if location != folder:
-        return location, products[0] if products and products[0] != location else None
-    examples = sorted(glob.glob(os.path.join(glob.escape(folder), "*examples*.parquet")))
-    if not examples or not products:
-        raise missing(f"{location}/*{'products' if examples else 'examples'}*.parquet")
-    return examples[0], products[0]
+def _split(said: str) -> str:
+    return said if said in ("train", "val", "test") else ""
 
 
-def _titles(examples: str, products: str) -> dict[tuple[str, str], str]:
-    keys = {(str(r["product_locale"]), str(r["product_id"])) for _, r in _rows(examples, NEEDED)}
-    needed = ("product_id", "product_locale", "product_title")
-    found = ((str(r["product_locale"]), str(r["product_id"]), r) for _, r in _rows(products, needed))
-    return {(locale, name): text_of(row["product_title"]) for locale, name, row in found if (locale, name) in keys}
-
-
-def _rows(path: str, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number from 1, columns) of a Parquet file; absent optional columns are None."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    name = path
-    try:
-        with pq.ParquetFile(path) as file:
-            present = set(file.schema_arrow.names)
-            lacking = [column for column in needed if column not in present]
-            if lacking:
-                raise DataError(f"{name}: columns are missing", found=", ".join(sorted(present)),
-                                expected=", ".join(needed), mend="check the format named in the run file")  # fmt: skip
-            columns = [column for column in (*needed, *optional) if column in present]
-            number, blank = 0, dict.fromkeys(optional)
-            for batch in file.iter_batches(columns=columns, batch_size=8192):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, {**blank, **row}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{name}: not a whole Parquet file",
-            found=str(error).partition("\n")[0][:200],
-            expected="a Parquet file with its footer",
-            mend="download the file again",
-        ) from error
+def _products(place: Place, tally: Tally) -> Iterator[ListedProduct]:
+    for number, row in parquet_rows(place, ("product_id", "product_locale", "product_title")):
+        tally.lines += 1
+        locale, product = id_of(row["product_locale"]), id_of(row["product_id"])
+        if not product:
+            tally.reject(number, "no product id", place.location)
+            continue
+        tally.good()
+        yield ListedProduct(locale=locale, id=product, title=text_of(row["product_title"]), line=number)

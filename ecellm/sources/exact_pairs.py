@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ecellm.config.schema import SourceFile
 from ecellm.sources.documents import ranked
 from ecellm.sources.judged_pairs import read_esci_csv
+from ecellm.sources.lines import File
 from ecellm.sources.records import Judgement
 from ecellm.sources.tally import Tally
 
@@ -21,12 +21,12 @@ PER_QUERY = 2
 """Exact and irrelevant products of one query; more would drown the few judged pairs of other labels."""
 
 
-def read_esci_exact(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
+def read_esci_exact(place: File, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
     """At most PER_QUERY exact and PER_QUERY irrelevant Judgements for each query, all `train`. Raises DataError."""
     exact: dict[str, dict[str, Judgement]] = {}
-    for judgement in read_esci_csv(location, source, tally):
+    for judgement in read_esci_csv(place, source, tally):
         if judgement.label == "E":
-            exact.setdefault(judgement.query, {})[judgement.product] = replace(judgement, split="train")
+            exact.setdefault(judgement.query, {})[judgement.product] = judgement._replace(split="train")
     titles = {product: judgement.title for found in exact.values() for product, judgement in found.items()}
     for query, found in sorted(exact.items()):
         for product in ranked(query, sorted(found))[:PER_QUERY]:

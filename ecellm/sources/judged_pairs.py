@@ -7,13 +7,13 @@ reads only that), and no split unless the run file gives one.
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterator, Mapping
 
 from ecellm.config.schema import SourceFile
+from ecellm.config.schema import Storage as StorageSettings
 from ecellm.errors import DataError
-from ecellm.sources.lines import json_objects, table_rows
+from ecellm.sources.lines import File, json_objects, table_rows
+from ecellm.sources.opening import files_of
 from ecellm.sources.records import Judgement
 from ecellm.sources.tally import Tally
 
@@ -31,39 +31,39 @@ JUDGEMENTS, PRODUCTS = "_judgements.csv", "_products.jsonl"
 """Endings of the two files of `esci_vespa`, which lie in one folder; from S3 name the folder, so that both come."""
 
 
-def read_esci_csv(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
+def read_esci_csv(place: File, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
     """Judgements of a table that holds the titles itself. Raises DataError."""
-    for number, row in table_rows(location, tally, ("query", "product_id", "esci_label", "product_title")):
-        judgement = _judgement(number, row, row["product_title"], location, source, tally)
+    for number, row in table_rows(place, tally, ("query", "product_id", "esci_label", "product_title")):
+        judgement = _judgement(number, row, row["product_title"], place.location, source, tally)
         if judgement:
             yield judgement
 
 
-def read_esci_vespa(location: str, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
-    """Judgements of `X_judgements.csv` with the titles of `X_products.jsonl` beside it, or of the folder of both.
-
-    Raises DataError.
-    """
-    if os.path.isdir(location):
-        found = sorted(glob.glob(os.path.join(glob.escape(location), "*" + JUDGEMENTS)))
-        location = found[0] if len(found) == 1 else location
-    if not location.endswith(JUDGEMENTS):
+def files_esci_vespa(location: str, source: SourceFile, settings: StorageSettings | None) -> list[tuple[str, str]]:
+    """(file, split) of the judgements; of a folder the one such file in it. Raises DataError."""
+    found = [path for path in files_of(location, settings) if path.endswith(JUDGEMENTS)]
+    if len(found) != 1:
         raise DataError(
             f"{location}: not a judgements file",
-            found=f"no {JUDGEMENTS} at its end, and no single such file in it",
+            found=f"{len(found)} files that end in {JUDGEMENTS}",
             expected=f"X{JUDGEMENTS}, with X{PRODUCTS} in the same folder",
             mend="name the judgements file in `path`",
         )
-    products = location.removesuffix(JUDGEMENTS) + PRODUCTS
+    return [(found[0], source.split)]
+
+
+def read_esci_vespa(place: File, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
+    """Judgements of `X_judgements.csv` with the titles of `X_products.jsonl` beside it. Raises DataError."""
+    products = File(place.location.removesuffix(JUDGEMENTS) + PRODUCTS, place.settings)
     titles: dict[str, str] = {}
-    for number, line in json_objects(products, Tally(products)):
+    for number, line in json_objects(products, Tally(products.location)):
         fields = line.get("fields")
         if isinstance(fields, dict) and isinstance(fields.get("id"), str) and isinstance(fields.get("title"), str):
             titles[fields["id"]] = fields["title"]
         else:
-            tally.reject(number, "no `fields` with id and title", products)
-    for number, row in table_rows(location, tally, ("query", "product_id", "esci_label")):
-        judgement = _judgement(number, row, titles.get(row["product_id"], ""), location, source, tally)
+            tally.reject(number, "no `fields` with id and title", products.location)
+    for number, row in table_rows(place, tally, ("query", "product_id", "esci_label")):
+        judgement = _judgement(number, row, titles.get(row["product_id"], ""), place.location, source, tally)
         if judgement:
             yield judgement
 
@@ -75,7 +75,7 @@ def _judgement(
     label = LETTERS.get(row["esci_label"].strip().lower())
     query, product = row["query"].strip(), row["product_id"].strip()
     if label is None:
-        tally.reject(number, f"label {row['esci_label']!r} is none of E, S, C, I", location)
+        tally.reject(number, f"label {row['esci_label']!r:.40} is none of E, S, C, I", location)
         return None
     if not query or not product or not title.strip():
         tally.reject(number, "query, product or title is missing", location)
@@ -89,5 +89,6 @@ def _judgement(
         label=label,
         locale=row.get("product_locale") or "us",
         small=row.get("small_version", "1") == "1",
-        split=source.split or row.get("split", ""),
+        split=source.split or (said if (said := row.get("split", "")) in ("train", "val", "test") else ""),
+        line=number,
     )

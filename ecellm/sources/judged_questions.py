@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ecellm.config.schema import SourceFile
 from ecellm.sources.documents import ranked, short, tidy, with_answer, without_answer
-from ecellm.sources.lines import table_rows
+from ecellm.sources.lines import File, table_rows
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
 
@@ -27,33 +27,33 @@ class _Judged:
     irrelevant: list[str] = field(default_factory=list)
 
 
-def read_epqa(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
+def read_epqa(place: File, source: SourceFile, tally: Tally) -> Iterator[Question]:
     """Up to two Questions for each question: `QID/with` has an answer, `QID/without` has none. Raises DataError."""
     questions: dict[str, _Judged] = {}
-    for number, row in table_rows(location, tally, ("qid", "question", "ASIN", "candidate", "label", "answer")):
+    for number, row in table_rows(place, tally, ("qid", "question", "ASIN", "candidate", "label", "answer")):
         candidate, answer = tidy(row["candidate"]), tidy(row["answer"])
         if row["label"] not in ("0", "1", "2"):
-            tally.reject(number, f"label {row['label']!r} is none of 0, 1, 2", location)
+            tally.reject(number, f"label {row['label']!r} is none of 0, 1, 2", place.location)
         elif row["label"] == "2" and not answer:
-            tally.reject(number, "label 2 without an answer", location)
+            tally.reject(number, "label 2 without an answer", place.location)
         elif _add(questions, row, candidate, answer, row["label"] == "2", row["label"] == "0"):
             tally.good()
         else:
-            tally.reject(number, "qid, question, ASIN or candidate is missing", location)
+            tally.reject(number, "qid, question, ASIN or candidate is missing", place.location)
     yield from _questions("epqa", questions, source)
 
 
-def read_hetpqa_evidence(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
+def read_hetpqa_evidence(place: File, source: SourceFile, tally: Tally) -> Iterator[Question]:
     """As `read_epqa`, without answers. Raises DataError."""
     questions: dict[str, _Judged] = {}
     columns = ("qid", "ASIN", "question", "candidate", "label")
-    for number, row in table_rows(location, tally, columns, delimiter="\t"):
+    for number, row in table_rows(place, tally, columns, delimiter="\t"):
         if row["label"] not in ("0", "1"):
-            tally.reject(number, f"label {row['label']!r} is none of 0, 1", location)
+            tally.reject(number, f"label {row['label']!r} is none of 0, 1", place.location)
         elif _add(questions, row, tidy(row["candidate"]), "", row["label"] == "1", row["label"] == "0"):
             tally.good()
         else:
-            tally.reject(number, "qid, question, ASIN or candidate is missing", location)
+            tally.reject(number, "qid, question, ASIN or candidate is missing", place.location)
     yield from _questions("hetpqa", questions, source)
 
 

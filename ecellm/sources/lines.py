@@ -1,5 +1,6 @@
-"""Raw files as numbered lines, JSON objects or table rows, from a folder, S3 or gzip. Knows nothing of products.
+"""Raw files as numbered lines, JSON objects or table rows, whole or in pieces. Knows nothing of products.
 
+A piece (`Chunk` of lines, `RowGroups` of Parquet) can be read on any machine, so one big file keeps all cores busy.
 Line numbers are those an editor shows, so that a fault can be looked at; a table row has the number of its last line,
 since a quoted cell may hold line breaks.
 """
@@ -9,94 +10,208 @@ from __future__ import annotations
 import ast
 import csv
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from dataclasses import dataclass
+from typing import Any
 
+import orjson
+
+from ecellm.config.schema import Storage as StorageSettings
 from ecellm.errors import DataError
+from ecellm.sources.opening import open_binary, open_text, open_unpacked
 from ecellm.sources.tally import Tally
-from ecellm.storage.base import is_remote
-from ecellm.storage.open import open_storage
 
 CELL_LIMIT = 16 * 1024 * 1024
 """Longest cell of a table, in characters; product pages are far shorter."""
+LONGEST_LINE = 64 << 20
+"""Longest line in bytes; a longer one is counted as bad and passed over."""
+CHUNK = 8 << 20
+"""Bytes of one piece of lines."""
+BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
-def open_text(location: str, encoding: str = "utf-8") -> TextIO:
-    """Open a text file, unpacking `.gz`. Raises DataError where it is missing, StorageError where S3 fails."""
-    packed = location.endswith(".gz")
-    try:
-        if is_remote(location):
-            root, _, key = location.rpartition("/")
-            memory = io.BytesIO(open_storage(root).read(key))
-            raw: Any = gzip.GzipFile(fileobj=memory) if packed else memory
-        else:
-            # Closed with the text layer around it; a gzip reader closes only what it has opened itself.
-            raw = gzip.GzipFile(location, "rb") if packed else open(location, "rb")  # noqa: SIM115
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise DataError(
-            f"{location}: no such file",
-            found=type(error).__name__,
-            expected="a raw file that a [[sources.files]] entry names",
-            mend="correct `path` or sources.root in the run file, or fetch the file",
-        ) from None
-    return io.TextIOWrapper(raw, encoding=encoding, errors="strict", newline="")
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to be read whole, in one go."""
+
+    location: str
+    settings: StorageSettings | None = None
 
 
-def numbered_lines(location: str, tally: Tally, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """(line number, text) of each line that is not blank. Raises DataError on a missing, cut or foreign file."""
-    with open_text(location, encoding) as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    tally.lines += 1
-                    yield number, line.rstrip("\r\n")
-        except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as error:
-            raise unreadable(location, number + 1, error) from None
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines of a file; `first` is the number of the first one, from 1."""
+
+    location: str
+    first: int
+    data: bytes
 
 
-def json_objects(location: str, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each line; a line that is no JSON object is counted as bad."""
-    for number, line in numbered_lines(location, tally):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            tally.reject(number, f"no JSON ({error})", location)
-            continue
-        if isinstance(value, dict):
-            yield number, value
-        else:
-            tally.reject(number, "no JSON object", location)
+@dataclass(frozen=True, slots=True)
+class RowGroups:
+    """Row groups `start` to `stop` of a Parquet file; `first` is the number of their first row, from 1."""
+
+    location: str
+    first: int
+    start: int
+    stop: int
+    settings: StorageSettings | None = None
 
 
-def literal_objects(location: str, tally: Tally) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each line that is a JSON object or a Python dict literal; others count as bad.
+Place = File | Chunk | RowGroups
 
-    Literals go through `ast.literal_eval`: a line of a data file is never run.
+
+def chunks_of(location: str, settings: StorageSettings | None = None, size: int = CHUNK) -> Iterator[Chunk]:
+    """A file of lines in pieces of about `size` bytes, unpacked. Raises DataError where it is missing or breaks off."""
+    first, rest = 1, b""
+    with open_unpacked(location, settings) as file:
+        while True:
+            try:
+                block = file.read(size)
+            except BROKEN as error:
+                raise unreadable(location, first + rest.count(b"\n"), error) from None
+            data = rest + block
+            cut = data.rfind(b"\n") + 1 if block else len(data)
+            if cut == 0 and len(data) > LONGEST_LINE:
+                data, cut = b"\0" + data[:9], 0  # what is kept of a line without end parses as nothing
+            if cut:
+                yield Chunk(location, first, data[:cut])
+                first += data.count(b"\n", 0, cut)
+            rest = data[cut:]
+            if not block:
+                return
+
+
+def numbered_lines(place: Place, tally: Tally) -> Iterator[tuple[int, bytes]]:
+    """(line number, bytes without the line end) of each line that is not blank."""
+    chunks = [place] if isinstance(place, Chunk) else chunks_of(place.location, place.settings)
+    for chunk in chunks:
+        for number, line in enumerate(chunk.data.split(b"\n"), chunk.first):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line and not line.isspace():
+                tally.lines += 1
+                yield number, line.removesuffix(b"\r")
+
+
+def json_objects(place: Place, tally: Tally, *, literals: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of each line, or (row number, columns) of Parquet; what is no object counts as bad.
+
+    With `literals` a line may be a Python dict literal. It goes through `ast.literal_eval`: a line of a data file is
+    never run.
     """
-    for number, line in numbered_lines(location, tally):
+    if isinstance(place, RowGroups) or place.location.endswith(".parquet"):
+        for number, row in parquet_rows(place):
+            tally.lines += 1
+            yield number, row
+        return
+    expected = "neither a JSON object nor a Python dict" if literals else "no JSON object"
+    for number, line in numbered_lines(place, tally):
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = _literal(line)
+            value = orjson.loads(line)
+        except ValueError:
+            value, fault = _slowly(line, literals)
+            if fault:
+                tally.reject(number, fault, place.location)
+                continue
         if isinstance(value, dict):
             yield number, value
         else:
-            tally.reject(number, "neither a JSON object nor a Python dict", location)
+            tally.reject(number, expected, place.location)
 
 
-def _literal(line: str) -> object:
+def _slowly(line: bytes, literals: bool) -> tuple[Any, str]:
+    """(value, "") of a line that orjson refuses: NaN, huge numbers and lone surrogates are usable; or (None, why)."""
     try:
-        return ast.literal_eval(line.strip())
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return None, f"not UTF-8 ({error.reason})"
+    try:
+        return _whole(json.loads(text)), ""
+    except RecursionError:
+        return None, "no JSON (nested too deeply)"
+    except ValueError as error:
+        fault = f"no JSON ({error})"
+    if literals:
+        try:
+            return _whole(ast.literal_eval(text.strip())), ""
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            fault = "neither a JSON object nor a Python dict"
+    return None, fault
+
+
+def _whole(value: Any) -> Any:
+    """The value with every lone half of a surrogate pair replaced: such text cannot be written as UTF-8."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(key): _whole(part) for key, part in value.items()}
+    return [_whole(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def parquet_rows(
+    place: Place, needed: Sequence[str] = (), wanted: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number from 1, columns) of a Parquet file or some of its row groups, batch by batch.
+
+    `needed` columns must be there; `wanted` ones are None where they are not; without either, all columns. Raises
+    DataError where the file is missing, cut off, or lacks a needed column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    settings = None if isinstance(place, Chunk) else place.settings
+    try:
+        with open_binary(place.location, settings) as raw, pq.ParquetFile(raw) as file:
+            present = file.schema_arrow.names
+            lacking = [column for column in needed if column not in present]
+            if lacking:
+                raise DataError(f"{place.location}: columns are missing", found=", ".join(sorted(present)),
+                                expected=", ".join(needed), mend="check the format named in the run file")  # fmt: skip
+            columns = [column for column in (*needed, *wanted) if column in present] or None
+            groups = list(range(place.start, place.stop)) if isinstance(place, RowGroups) else None
+            number = place.first - 1 if isinstance(place, RowGroups) else 0
+            blank = dict.fromkeys(wanted)
+            for batch in file.iter_batches(columns=columns, batch_size=8192, row_groups=groups, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, {**blank, **row} if blank else row
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise DataError(
+            f"{place.location}: not a whole Parquet file",
+            found=str(error).partition("\n")[0][:200],
+            expected="a Parquet file with its footer",
+            mend="download the file again",
+        ) from error
+
+
+def row_groups_of(location: str, settings: StorageSettings | None = None, rows: int = 50_000) -> Iterator[RowGroups]:
+    """A Parquet file in pieces of at least `rows` rows, where its row groups allow. Raises DataError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open_binary(location, settings) as raw, pq.ParquetFile(raw) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{location}: not a whole Parquet file",
+            found=str(error).partition("\n")[0][:200],
+            expected="a Parquet file with its footer",
+            mend="download the file again",
+        ) from error
+    start, first, held = 0, 1, 0
+    for stop, size in enumerate(sizes, 1):
+        held += size
+        if held >= rows or stop == len(sizes):
+            yield RowGroups(location, first, start, stop, settings)
+            start, first, held = stop, first + held, 0
 
 
 def table_rows(
-    location: str,
+    place: File,
     tally: Tally,
     columns: Sequence[str],
     *,
@@ -108,37 +223,27 @@ def table_rows(
     Raises DataError where one of `columns` is missing from the header.
     """
     csv.field_size_limit(CELL_LIMIT)
-    with open_text(location, encoding) as file:
+    with open_text(place.location, encoding, place.settings) as file:
         rows = csv.reader(file, delimiter=delimiter)
         try:
             header = next(rows, [])
-            if missing := [column for column in columns if column not in header]:
+            if lacking := [column for column in columns if column not in header]:
                 raise DataError(
-                    f"{location}: columns are missing",
+                    f"{place.location}: columns are missing",
                     found=", ".join(header) or "an empty file",
-                    expected=", ".join(missing),
+                    expected=", ".join(lacking),
                     mend="check `format` of this file in the run file, or fetch the file again",
                 )
             for cells in rows:
                 if not cells:
                     continue
                 tally.lines += 1
-                if len(cells) != len(header):
-                    tally.reject(
-                        rows.line_num,
-                        f"{len(cells)} cells under {len(header)} columns",
-                        location,
-                    )
-                else:
+                if len(cells) == len(header):
                     yield rows.line_num, dict(zip(header, cells, strict=True))
-        except (
-            EOFError,
-            gzip.BadGzipFile,
-            zlib.error,
-            UnicodeDecodeError,
-            csv.Error,
-        ) as error:
-            raise unreadable(location, rows.line_num + 1, error) from None
+                else:
+                    tally.reject(rows.line_num, f"{len(cells)} cells under {len(header)} columns", place.location)
+        except (*BROKEN, UnicodeDecodeError, csv.Error) as error:
+            raise unreadable(place.location, rows.line_num + 1, error) from None
 
 
 def unreadable(location: str, line: int, error: Exception) -> DataError:
@@ -151,23 +256,19 @@ def unreadable(location: str, line: int, error: Exception) -> DataError:
     )
 
 
-def missing(
-    location: str,
-    expected: str = "a raw file or folder that a [[sources.files]] entry names",
-) -> DataError:
-    """The fault of a file or folder that is not there."""
-    return DataError(
-        f"{location}: no such file",
-        found="nothing",
-        expected=expected,
-        mend="correct `path` or sources.root in the run file, or fetch the file",
-    )
-
-
 def text_of(value: object) -> str:
     """A text field as text: None, NaN and what is no text become ""; lists are joined with spaces."""
     if isinstance(value, str):
-        return "" if value.strip().lower() in ("", "nan") else value
+        return (
+            "" if not value or (len(value) < 12 and value.strip().lower() in ("", "nan")) or value.isspace() else value
+        )
     if isinstance(value, list):
         return " ".join(part for part in map(text_of, value) if part)
     return ""
+
+
+def id_of(value: object) -> str:
+    """An identifier, without white space around it; a whole number is taken as its digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 10**40 else ""
+    return text_of(value).strip()

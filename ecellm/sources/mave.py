@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ecellm.config.schema import SourceFile
-from ecellm.sources.lines import json_objects, missing, text_of
+from ecellm.config.schema import Storage as StorageSettings
+from ecellm.sources.lines import Place, id_of, json_objects, text_of
+from ecellm.sources.opening import files_of, is_folder, missing
 from ecellm.sources.records import Attributed
 from ecellm.sources.tally import Tally
 
@@ -27,22 +29,15 @@ SPLIT_NAMES = {
 }
 
 
-def read(location: str, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
-    """Records of a file, or of every mave_positives.jsonl and mave_negatives.jsonl under a folder."""
-    if not os.path.isdir(location):
-        yield from _read_file(location, source.split, source, tally)
-        return
-    files = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(location)
-        for name in names
-        if "ositives.jsonl" in name or "egatives.jsonl" in name
-    )
-    if not files:
+def files(location: str, source: SourceFile, settings: StorageSettings | None) -> list[tuple[str, str]]:
+    """(file, split): of a folder every mave_positives.jsonl and mave_negatives.jsonl, with the split of its path."""
+    if not is_folder(location, settings):
+        return [(location, source.split)]
+    found = [path for path in files_of(location, settings)
+             if "ositives.jsonl" in os.path.basename(path) or "egatives.jsonl" in os.path.basename(path)]  # fmt: skip
+    if not found:
         raise missing(f"{location}/**/mave_positives.jsonl")
-    for path in files:
-        split = source.split or split_of(os.path.relpath(path, location))
-        yield from _read_file(path, split, source, tally)
+    return [(path, source.split or split_of(path[len(location) :])) for path in found]
 
 
 def split_of(path: str) -> str:
@@ -53,32 +48,52 @@ def split_of(path: str) -> str:
     return ""
 
 
-def _read_file(path: str, split: str, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
-    for number, line in json_objects(path, tally):
+def read(place: Place, source: SourceFile, tally: Tally) -> Iterator[Attributed]:
+    """Records of a file; its split is the source's."""
+    for number, line in json_objects(place, tally):
         try:
-            records = list(_records(line, split, source))
-        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-            tally.reject(number, f"not MAVE's form ({type(error).__name__}: {error})", path)
+            records = _records(line, source, number)
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
+            tally.reject(number, f"not MAVE's form ({type(error).__name__}: {error})"[:200], place.location)
             continue
         if not records:
-            tally.reject(number, "no texts or no attributes", path)
+            tally.reject(number, "no texts or no attributes", place.location)
             continue
         tally.good()
         yield from records
 
 
-def _records(line: dict[str, Any], split: str, source: SourceFile) -> Iterator[Attributed]:
-    paragraphs = tuple((str(part["text"]), str(part["source"])) for part in line["paragraphs"])
+def _records(line: dict[str, Any], source: SourceFile, number: int) -> list[Attributed]:
+    paragraphs = tuple((_text(part["text"]), _text(part["source"])) for part in line["paragraphs"])
     if not any(text.strip() for text, _ in paragraphs):
-        return
-    body = "\n".join(text for text, _ in paragraphs)
-    key = str(line.get("id") or hashlib.sha256(body.encode()).hexdigest()[:16])
+        return []
+    key = id_of(line.get("id"))
+    if not key:
+        key = hashlib.sha256("\n".join(text for text, _ in paragraphs).encode()).hexdigest()[:16]
+    found = []
     for attribute in line["attributes"]:
-        evidences = tuple((str(e["value"]), paragraphs[int(e["pid"])][1]) for e in attribute["evidences"])
-        for value, text in ((str(e["value"]), paragraphs[int(e["pid"])][0]) for e in attribute["evidences"]):
-            if value not in text:
-                raise ValueError(f"{value!r} is not in its paragraph")
-        yield Attributed(
+        evidences = tuple(_evidence(paragraphs, e["value"], e["pid"]) for e in attribute["evidences"])
+        name = _text(attribute["key"])
+        if not name.strip():
+            raise ValueError("an attribute without a name")
+        found.append(Attributed(
             id=key, category=text_of(line.get("category")) or source.category, paragraphs=paragraphs,
-            attribute=str(attribute["key"]), evidences=evidences, split=split,
-        )  # fmt: skip
+            attribute=name, evidences=evidences, split=source.split, line=number,
+        ))  # fmt: skip
+    return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def _evidence(paragraphs: tuple[tuple[str, str], ...], value: Any, pid: Any) -> tuple[str, str]:
+    """(value, source) of an evidence whose value is in its paragraph."""
+    if not isinstance(pid, int) or not 0 <= pid < len(paragraphs):
+        raise IndexError(f"there is no paragraph {pid!r:.20}")
+    text, origin = paragraphs[pid]
+    if _text(value) not in text:
+        raise ValueError(f"{value!r:.60} is not in its paragraph")
+    return value, origin

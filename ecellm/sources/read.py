@@ -1,122 +1,123 @@
-"""The door to the raw files: which reader reads which format, and where the file is. Nothing is parsed here.
+"""The door to the raw files: which reader reads which format, which files a source has, and in which pieces they come.
 
-A reader is `read(location, source, tally) -> Iterator[SourceRecord]`, with `location` a local file or folder. Readers
+A reader is `read(place, source, tally) -> Iterator[SourceRecord]`; a place is a whole file or a piece of one. Readers
 are named, not imported, so that reading one format never loads the libraries of another.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from ecellm.config.schema import SourceFile
 from ecellm.config.schema import Storage as StorageSettings
-from ecellm.sources.lines import missing
+from ecellm.sources.lines import CHUNK, File, Place, chunks_of, row_groups_of
+from ecellm.sources.opening import files_of
 from ecellm.sources.records import SourceRecord
 from ecellm.sources.tally import Tally
+from ecellm.sources.web import is_web
 from ecellm.storage.base import is_remote, join
 
-__all__ = [
-    "FORMAT_TASKS",
-    "READERS",
-    "Reader",
-    "Tally",
-    "find",
-    "local_copy",
-    "read_source",
-    "reader",
-]
+__all__ = ["FORMATS", "FORMAT_TASKS", "Part", "Tally", "find", "parts_of", "pieces_of", "read_piece", "read_source"]
 
-Reader = Callable[[str, SourceFile, Tally], Iterator[SourceRecord]]
+Reader = Callable[[Any, SourceFile, Tally], Iterator[SourceRecord]]
 
-READERS: dict[str, tuple[str, str]] = {
-    "amazon_google": ("ecellm.sources.amazon_google", "read"),
-    "amazon_reviews": ("ecellm.sources.amazon_reviews", "read_reviews"),
-    "amazon_ratings": ("ecellm.sources.amazon_reviews", "read_ratings"),
-    "amazon_metadata": ("ecellm.sources.amazon_metadata", "read"),
-    "mave": ("ecellm.sources.mave", "read"),
-    "esci": ("ecellm.sources.esci", "read"),
-    "amazonqa": ("ecellm.sources.amazonqa", "read"),
-    "ae_jsonl": ("ecellm.sources.attribute_titles", "read_attribute_titles"),
-    "esci_csv": ("ecellm.sources.judged_pairs", "read_esci_csv"),
-    "esci_vespa": ("ecellm.sources.judged_pairs", "read_esci_vespa"),
-    "esci_exact": ("ecellm.sources.exact_pairs", "read_esci_exact"),
-    "amazon_qa_literal": ("ecellm.sources.community_answers", "read_amazon_qa_literal"),
-    "subjqa": ("ecellm.sources.subjective_questions", "read_subjqa"),
-    "epqa": ("ecellm.sources.judged_questions", "read_epqa"),
-    "hetpqa_answers": ("ecellm.sources.written_answers", "read_hetpqa_answers"),
-    "hetpqa_evidence": ("ecellm.sources.judged_questions", "read_hetpqa_evidence"),
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a format is read: the module, its reader, what it can serve, and whether a file comes in pieces."""
+
+    module: str
+    reader: str
+    tasks: tuple[str, ...]
+    pieces: bool = False
+    """Lines or Parquet rows that stand alone: big files are read in pieces, by all cores."""
+    files: str = ""
+    """The function of the module that lists a source's files; empty: the file, or all files of a folder."""
+
+
+FORMATS: dict[str, Format] = {
+    "amazon_google": Format("amazon_google", "read", ("PM",), files="files"),
+    "amazon_reviews": Format("amazon_reviews", "read_reviews", ("SA", "SR"), pieces=True),
+    "amazon_ratings": Format("amazon_reviews", "read_ratings", ("SR",), pieces=True),
+    "amazon_metadata": Format("amazon_metadata", "read", ("PRP", "SR"), pieces=True),
+    "mave": Format("mave", "read", ("AVE",), pieces=True, files="files"),
+    "ae_jsonl": Format("attribute_titles", "read_attribute_titles", ("AVE",)),
+    "esci": Format("esci", "read", ("MPC", "PSI", "QPR"), pieces=True, files="files"),
+    "esci_csv": Format("judged_pairs", "read_esci_csv", ("MPC", "PSI", "QPR")),
+    "esci_vespa": Format("judged_pairs", "read_esci_vespa", ("MPC", "PSI", "QPR"), files="files_esci_vespa"),
+    "esci_exact": Format("exact_pairs", "read_esci_exact", ("MPC", "QPR")),
+    "amazonqa": Format("amazonqa", "read", ("AP", "AG"), pieces=True),
+    "amazon_qa_literal": Format("community_answers", "read_amazon_qa_literal", ("AG",)),
+    "subjqa": Format("subjective_questions", "read_subjqa", ("AP", "AG")),
+    "epqa": Format("judged_questions", "read_epqa", ("AP", "AG")),
+    "hetpqa_answers": Format("written_answers", "read_hetpqa_answers", ("AG",)),
+    "hetpqa_evidence": Format("judged_questions", "read_hetpqa_evidence", ("AP",)),
 }
-"""format -> (module, function)."""
-
-FORMAT_TASKS: dict[str, tuple[str, ...]] = {
-    "amazon_google": ("PM",),
-    "amazon_reviews": ("SA", "SR"),
-    "amazon_ratings": ("SR",),
-    "amazon_metadata": ("PRP", "SR"),
-    "mave": ("AVE",),
-    "ae_jsonl": ("AVE",),
-    "esci": ("MPC", "PSI", "QPR"),
-    "esci_csv": ("MPC", "PSI", "QPR"),
-    "esci_vespa": ("MPC", "PSI", "QPR"),
-    "esci_exact": ("MPC", "QPR"),
-    "amazonqa": ("AP", "AG"),
-    "amazon_qa_literal": ("AG",),
-    "subjqa": ("AP", "AG"),
-    "epqa": ("AP", "AG"),
-    "hetpqa_answers": ("AG",),
-    "hetpqa_evidence": ("AP",),
-}
+FORMAT_TASKS: dict[str, tuple[str, ...]] = {name: form.tasks for name, form in FORMATS.items()}
 """Tasks that a format's records can serve."""
 
 
-def reader(format: str) -> Reader:
-    """The reader of a format."""
-    module, function = READERS[format]
-    found: Reader = getattr(import_module(module), function)
-    return found
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a source. `split` is the file's own where a folder names splits."""
+
+    location: str
+    split: str
+    name: str
+    """Its path below the source's location, or the file's name: what messages and cards call it."""
 
 
 def find(source: SourceFile, root: str) -> str:
-    """Where a source lies: absolute and s3:// paths as they are, others from `root`."""
-    return source.path if is_remote(source.path) or os.path.isabs(source.path) else join(root, source.path)
+    """Where a source lies: absolute, s3:// and http(s):// paths as they are, others from `root`."""
+    there = is_remote(source.path) or is_web(source.path) or os.path.isabs(source.path)
+    return source.path if there else join(root, source.path)
 
 
-@contextmanager
-def local_copy(location: str, settings: StorageSettings | None = None) -> Iterator[str]:
-    """A local path of a file or folder; what is in S3 is downloaded for as long as the context lasts."""
-    if not is_remote(location):
-        if not os.path.exists(location):
-            raise missing(location)
-        yield location
-        return
-    from ecellm.storage.open import open_storage
+def parts_of(source: SourceFile, root: str, settings: StorageSettings | None = None) -> list[Part]:
+    """The files of a source, in an order that knows nothing of the disk's. Raises DataError where there is none."""
+    location, form = find(source, root).rstrip("/"), FORMATS[source.format]
+    if form.files:
+        found = getattr(import_module(f"ecellm.sources.{form.module}"), form.files)(location, source, settings)
+    elif is_web(location):
+        found = [(location, source.split)]
+    else:
+        found = [(path, source.split) for path in files_of(location, settings)]
+    base = os.path.basename(location)
+    return [Part(path, split, base + path[len(location) :] if path.startswith(location) else os.path.basename(path))
+            for path, split in found]  # fmt: skip
 
-    parent, _, name = location.rstrip("/").rpartition("/")
-    storage = open_storage(parent, settings)
-    keys = [key for key, _ in storage.list(name) if key == name or key.startswith(name + "/")]
-    if not keys:
-        raise missing(location)
-    with tempfile.TemporaryDirectory(prefix="ecellm-raw-") as folder:
-        for key in keys:
-            target = os.path.join(folder, key)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            storage.download(key, target)
-        yield os.path.join(folder, name)
+
+def pieces_of(
+    source: SourceFile, part: Part, settings: StorageSettings | None = None, size: int = CHUNK
+) -> Iterator[Place]:
+    """A file in pieces of about `size` bytes that can be read apart; in one, where its format cannot be cut."""
+    if not FORMATS[source.format].pieces:
+        yield File(part.location, settings)
+    elif part.location.endswith(".parquet"):
+        yield from row_groups_of(part.location, settings)
+    else:
+        yield from chunks_of(part.location, settings, size)
+
+
+def read_piece(source: SourceFile, part: Part, place: Place, tally: Tally) -> Iterator[SourceRecord]:
+    """The records of a piece, in file order; lines that cannot be used go to `tally`."""
+    form = FORMATS[source.format]
+    read: Reader = getattr(import_module(f"ecellm.sources.{form.module}"), form.reader)
+    own = source if source.split == part.split else source.model_copy(update={"split": part.split})
+    return read(place, own, tally)
 
 
 def read_source(
-    source: SourceFile,
-    storage_root: str,
-    tally: Tally,
-    settings: StorageSettings | None = None,
+    source: SourceFile, root: str, tally: Tally, settings: StorageSettings | None = None
 ) -> Iterator[SourceRecord]:
-    """The records of one source, in file order; lines that cannot be used go to `tally`.
+    """The records of one source, in order; lines that cannot be used go to `tally`.
 
-    Raises DataError for a missing file, a cut-off gzip or Parquet file, another encoding or missing columns.
+    Raises DataError for a missing file, a cut-off gzip or Parquet file, or missing columns.
     """
-    with local_copy(find(source, storage_root), settings) as location:
-        yield from reader(source.format)(location, source, tally)
+    for part in parts_of(source, root, settings):
+        for place in pieces_of(source, part, settings):
+            yield from read_piece(source, part, place, tally)

@@ -1,12 +1,14 @@
-"""What a reader yields: the six sources' nouns, free of their file formats. Readers never pass on reviewer names."""
+"""What a reader yields: the six sources' nouns, free of their file formats. Readers never pass on reviewer names.
+
+`line` is the line or row of the file that a record came from, from 1; 0 where it came from several.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueItem:
+class CatalogueItem(NamedTuple):
     """A product of one side of Amazon-Google. Missing text is None."""
 
     catalogue: str
@@ -16,18 +18,18 @@ class CatalogueItem:
     description: str | None
     manufacturer: str | None
     price: str | None
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(NamedTuple):
     """Two catalogue entries that are the same product."""
 
     amazon: str
     google: str
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
+class Product(NamedTuple):
     """Amazon Review metadata of one product, with its links to other products (their ids)."""
 
     id: str
@@ -41,10 +43,10 @@ class Product:
     also_buy: tuple[str, ...]
     also_view: tuple[str, ...]
     similar: tuple[str, ...]
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
+class Review(NamedTuple):
     """One rating, with its text where the source has it (`text` is "" in ratings-only files)."""
 
     user: str
@@ -57,10 +59,10 @@ class Review:
     """Unix seconds."""
     split: str = ""
     """`train`, `val` or `test` where the run file says so of the whole file."""
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributed:
+class Attributed(NamedTuple):
     """A product's texts and one attribute of it (MAVE). No evidence means that the texts do not state it."""
 
     id: str
@@ -72,26 +74,27 @@ class Attributed:
     """(value, source) pairs."""
     split: str
     """`train`, `val`, `test`, or "" where the source has no splits."""
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Judgement(NamedTuple):
     """How well a product answers a query (Shopping Queries, ESCI)."""
 
     example: str
     query: str
     product: str
     title: str
+    """Empty where it is in another file."""
     label: str
     """`E` exact, `S` substitute, `C` complement, `I` irrelevant."""
     locale: str
     small: bool
     """Whether it is in the source's reduced version (QPR uses only that)."""
     split: str
+    line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """A product question with review snippets and community answers (AmazonQA)."""
 
     id: str
@@ -106,6 +109,16 @@ class Question:
     answers: tuple[tuple[str, int, int], ...]
     """(text, helpful votes, all votes)."""
     split: str
+    line: int = 0
 
 
-SourceRecord = CatalogueItem | Match | Product | Review | Attributed | Judgement | Question
+class ListedProduct(NamedTuple):
+    """The title of a product of Shopping Queries, to be joined to its judgements."""
+
+    locale: str
+    id: str
+    title: str
+    line: int = 0
+
+
+SourceRecord = CatalogueItem | Match | Product | Review | Attributed | Judgement | ListedProduct | Question

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ecellm.config.schema import SourceFile
 from ecellm.sources.documents import tidy
-from ecellm.sources.lines import table_rows
+from ecellm.sources.lines import File, table_rows
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
 
@@ -36,14 +36,14 @@ class _Read:
     spans: list[tuple[int, int, str]] = field(default_factory=list)
 
 
-def read_subjqa(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
+def read_subjqa(place: File, source: SourceFile, tally: Tally) -> Iterator[Question]:
     """One Question for each question and review on which its readers agree. Raises DataError."""
     met: dict[tuple[str, str, str], _Read] = {}
-    for number, row in table_rows(location, tally, COLUMNS):
+    for number, row in table_rows(place, tally, COLUMNS):
         review = row["review"].removesuffix(NOT_FOUND).rstrip()
         key = (row["item_id"].strip(), tidy(row["question"]), row["review_id"].strip())
         if not review or not all(key):
-            tally.reject(number, "item_id, question, review_id or review is missing", location)
+            tally.reject(number, "item_id, question, review_id or review is missing", place.location)
             continue
         read = met.setdefault(key, _Read(review))
         if row["human_ans_spans"] == NOT_FOUND:
@@ -51,7 +51,7 @@ def read_subjqa(location: str, source: SourceFile, tally: Tally) -> Iterator[Que
         elif span := _span(review, row):
             read.spans.append(span)
         else:
-            tally.reject(number, f"{row['human_ans_spans']!r} is not at {row['human_ans_indices']}", location)
+            tally.reject(number, f"{row['human_ans_spans']!r} is not at {row['human_ans_indices']}", place.location)
             continue
         tally.good()
     for (product, text, review_id), read in met.items():

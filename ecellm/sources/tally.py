@@ -16,12 +16,16 @@ SHOWN = 5
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one file: `lines` met, `used` for at least one record, `bad` given up on; the rest was left out."""
+    """Counts of one file: `lines` met = `used` for at least one record + `bad` given up on + `skipped` + the rest.
+
+    `skipped` lines are of another category than the run file asks for; the rest belongs to records of several lines.
+    """
 
     location: str
     lines: int = 0
     used: int = 0
     bad: int = 0
+    skipped: int = 0
     faults: list[str] = field(default_factory=list)
     """The first faults, as `FILE, line 412: reason`."""
 
@@ -29,12 +33,23 @@ class Tally:
         """Count a line that gave a record."""
         self.used += 1
 
+    def skip(self) -> None:
+        """Count a line that is whole and not asked for."""
+        self.skipped += 1
+
+    def add(self, lines: int, used: int, bad: int, skipped: int, faults: list[str]) -> None:
+        """Take in the counts of a piece of the file, pieces in order."""
+        self.lines, self.used, self.bad = self.lines + lines, self.used + used, self.bad + bad
+        self.skipped += skipped
+        self.faults.extend(faults[: SHOWN - len(self.faults)])
+
     def facts(self) -> dict[str, object]:
         """For the data card."""
         return {
             "lines": self.lines,
             "used": self.used,
             "bad": self.bad,
+            "skipped": self.skipped,
             "first_faults": list(self.faults),
         }
 

@@ -11,24 +11,24 @@ from collections.abc import Iterator
 
 from ecellm.config.schema import SourceFile
 from ecellm.sources.documents import short, tidy, with_answer
-from ecellm.sources.lines import table_rows
+from ecellm.sources.lines import File, table_rows
 from ecellm.sources.records import Question
 from ecellm.sources.tally import Tally
 
 COLUMNS = ("ASIN", "question", "candidate", "answer")
 
 
-def read_hetpqa_answers(location: str, source: SourceFile, tally: Tally) -> Iterator[Question]:
+def read_hetpqa_answers(place: File, source: SourceFile, tally: Tally) -> Iterator[Question]:
     """One Question for each line whose snippet is short enough. Raises DataError.
 
     Reads the file whole, to know a product's other snippets.
     """
     rows: list[tuple[str, str, str, str]] = []
     snippets: dict[str, dict[str, set[str]]] = {}
-    for number, row in table_rows(location, tally, COLUMNS, delimiter="\t"):
+    for number, row in table_rows(place, tally, COLUMNS, delimiter="\t"):
         product, question, candidate, answer = (tidy(row[column]) for column in COLUMNS)
         if not (product and question and candidate and answer):
-            tally.reject(number, "ASIN, question, candidate or answer is missing", location)
+            tally.reject(number, "ASIN, question, candidate or answer is missing", place.location)
             continue
         tally.good()
         if not short(candidate):

@@ -23,7 +23,7 @@ from ecellm.errors import ClusterError, EcellmError
 from ecellm.model.base import placed
 from ecellm.placement import place
 from ecellm.provenance import masked
-from ecellm.session import draining_nodes, free_places, ray_session
+from ecellm.session import draining_nodes, free_places, ray_session, staying_places
 from ecellm.storage.open import open_storage
 from ecellm.train import attempts
 from ecellm.train.board import Board, Order, Snapshot
@@ -32,6 +32,8 @@ from ecellm.train.progress import Display
 _POLL_S = 0.5
 _LOOK_S = 2.0
 """Seconds between two looks at the cluster's nodes."""
+_RAY_SEES_S = 22.0
+"""Ray Train sizes a group by a list of nodes up to 20 s old: a group that starts earlier misses the room."""
 
 
 def train_in_groups(run: Run, stop: threading.Event) -> dict[str, Any]:
@@ -41,6 +43,8 @@ def train_in_groups(run: Run, stop: threading.Event) -> dict[str, Any]:
         EcellmError: what the workers ended with; ClusterError where they failed or did not come.
     """
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
+    if run.cluster.min_workers:  # a node that died counts as a place for a while: do not wait for it longer than that
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{_RAY_SEES_S:g}")
     cpus = run.cluster.workers * run.cluster.cpus_per_worker
     with tempfile.TemporaryDirectory(prefix="ecellm-ray-") as private, ray_session(run, cpus=cpus):
         import ray
@@ -121,7 +125,8 @@ def _trainer(run: Run, board: Any, private: str, selector: dict[str, str]) -> An
     cluster = run.cluster
     gpus, cpus = cluster.gpus_per_worker, cluster.cpus_per_worker
     resources: dict[str, float] = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-    elastic = 0 < cluster.min_workers < cluster.workers
+    most = _most_workers(run)
+    elastic = 0 < cluster.min_workers < most
     # Ray would grow a group by killing it; `_watch` asks it to save first.
     grow: dict[str, Any] = {"elastic_resize_monitor_interval_s": 1e9} if elastic else {}
     return TorchTrainer(
@@ -130,7 +135,7 @@ def _trainer(run: Run, board: Any, private: str, selector: dict[str, str]) -> An
         train_loop_config={"run": run.model_dump_json(), "placed": placed(run).model_dump_json(), "board": board},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=config.ScalingConfig(
-            num_workers=(cluster.min_workers, cluster.workers) if elastic else cluster.workers,
+            num_workers=(cluster.min_workers, most) if elastic else most,
             use_gpu=bool(gpus), resources_per_worker=resources, label_selector=selector or None, **grow,
         ),
         # Ray resumes by name from its own storage; ours is where checkpoints live, so its name is never used again.
@@ -140,6 +145,15 @@ def _trainer(run: Run, board: Any, private: str, selector: dict[str, str]) -> An
             logging_config=config.LoggingConfig(log_level="CRITICAL"),
         ),
     )  # fmt: skip
+
+
+def _most_workers(run: Run) -> int:
+    """Workers of the next group: Ray would count a place on a node that is leaving, and wait for it in vain."""
+    cluster = run.cluster
+    if not cluster.min_workers or not draining_nodes():
+        return cluster.workers
+    staying = staying_places(cpus=cluster.cpus_per_worker, gpus=cluster.gpus_per_worker)
+    return max(cluster.min_workers, min(cluster.workers, staying))
 
 
 def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: Display) -> Snapshot:
@@ -205,7 +219,7 @@ class _Nodes:
             self._open_since = None
             return ""
         self._open_since = self._open_since or now
-        if now - self._open_since < cluster.grow_after_s:
+        if now - self._open_since < max(cluster.grow_after_s, _RAY_SEES_S):
             return ""
         return f"there is room for {min(cluster.workers, snapshot.workers + free)} workers, not {snapshot.workers}"
 

@@ -13,8 +13,8 @@ def item(catalogue: str, number: int, **more: Any) -> CatalogueItem:
     return CatalogueItem(**{**values, **more})
 
 
-def catalogue(n: int) -> list[tuple[str, Any]]:
-    records: list[Any] = [item("amazon", i) for i in range(n)] + [item("google", i) for i in range(n)]
+def catalogue(n: int, unmatched: int = 0) -> list[tuple[str, Any]]:
+    records: list[Any] = [item(side, i) for side in ("amazon", "google") for i in range(n + unmatched)]
     records += [Match(amazon=f"a{i}", google=f"g{i}") for i in range(n)]
     return [("amazon_google:x", record) for record in records]
 

@@ -12,8 +12,9 @@ import pytest
 
 from ecellm.config.schema import SourceFile
 from ecellm.errors import DataError
-from ecellm.sources.read import FORMAT_TASKS, READERS, Tally, read_source
-from ecellm.sources.records import CatalogueItem, Match
+from ecellm.sources.lines import File
+from ecellm.sources.read import FORMAT_TASKS, FORMATS, Tally, parts_of, pieces_of, read_piece, read_source
+from ecellm.sources.records import CatalogueItem, Judgement, ListedProduct, Match
 
 
 def _read(root: Path, format: str, path: str, tally: Tally | None = None, **more: str) -> list:
@@ -31,7 +32,7 @@ REVIEW = {"reviewerID": "U1", "asin": "P1", "overall": 5.0, "reviewText": "Fine"
 
 
 def test_every_format_has_a_reader_and_tasks() -> None:
-    assert READERS.keys() == FORMAT_TASKS.keys()
+    assert FORMATS.keys() == FORMAT_TASKS.keys()
 
 
 def test_reviews_leave_the_name_behind(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_amazon_google_reads_latin_1(tmp_path: Path) -> None:
     left, right, match = _read(tmp_path.parent, "amazon_google", tmp_path.name)
     assert isinstance(left, CatalogueItem)
     assert (left.catalogue, left.title, left.description) == ("amazon", "café", None)
-    assert (right.catalogue, right.title, match) == ("google", "cafe", Match(amazon="a", google="g"))
+    assert (right.catalogue, right.title, match) == ("google", "cafe", Match(amazon="a", google="g", line=2))
     (tmp_path / "Amazon.csv").unlink()
     with pytest.raises(DataError, match=r"files are missing"):
         _read(tmp_path.parent, "amazon_google", tmp_path.name)
@@ -115,9 +116,12 @@ def _esci(folder: Path) -> None:
 def test_esci(tmp_path: Path) -> None:
     _esci(tmp_path)
     tally = Tally("esci")
-    one, two = _read(tmp_path.parent, "esci", tmp_path.name, tally)
-    assert (one.title, one.label, one.small, one.split) == ("A", "E", True, "train")
-    assert (two.label, two.small, tally.bad, tally.lines) == ("S", False, 1, 3)
+    found = _read(tmp_path.parent, "esci", tmp_path.name, tally)
+    one, two = (record for record in found if isinstance(record, Judgement))
+    titles = {record.id: record.title for record in found if isinstance(record, ListedProduct)}
+    assert titles == {"p": "A", "q": "B"}
+    assert (one.title, one.product, one.label, one.small, one.split) == ("", "p", "E", True, "train")
+    assert (two.label, two.small, tally.bad, tally.lines) == ("S", False, 1, 5)
 
 
 def test_cut_off_files_are_data_errors(tmp_path: Path) -> None:
@@ -136,8 +140,56 @@ def test_missing_file_and_other_encoding(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         _read(tmp_path, "amazonqa", "nothing.jsonl")
     (tmp_path / "a.jsonl").write_text('{"questionText": "é"}\n', encoding="utf-16")
-    with pytest.raises(DataError, match="line 1"):
-        _read(tmp_path, "amazonqa", "a.jsonl")
+    tally = Tally("a.jsonl")
+    assert _read(tmp_path, "amazonqa", "a.jsonl", tally) == []
+    with pytest.raises(DataError, match="line 1: not UTF-8"):
+        tally.check(0.05)
+
+
+def test_the_layout_of_2023(tmp_path: Path) -> None:
+    _lines(tmp_path / "Toys.jsonl.gz", {"user_id": "U" * 28, "parent_asin": "P" * 10, "asin": "CHILD", "rating": 4.0,
+           "title": "ok", "text": "Good", "timestamp": 1_588_687_728_923}, zipped=True)  # fmt: skip
+    (review,) = _read(tmp_path, "amazon_reviews", "Toys.jsonl.gz")
+    assert (review.user, review.product, review.rating, review.text, review.time, review.group) == (
+        "U" * 28, "P" * 10, 4.0, "Good", 1_588_687_728, "Toys",
+    )  # fmt: skip
+    (tmp_path / "Toys.csv").write_text(
+        f"user_id,parent_asin,rating,timestamp\n{'U' * 28},{'P' * 10},5.0,1588687728923\n"
+    )
+    tally = Tally("Toys.csv")
+    (rating,) = _read(tmp_path, "amazon_ratings", "Toys.csv", tally)
+    assert (rating.user, rating.product, rating.time, tally.bad) == ("U" * 28, "P" * 10, 1_588_687_728, 0)
+    item = {"main_category": "Toys", "title": "T", "store": "Acme", "categories": ["Toys", "Games"], "parent_asin": "P",
+            "bought_together": None, "price": None}  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([item]), tmp_path / "meta_Toys.parquet")
+    (product,) = _read(tmp_path, "amazon_metadata", "meta_Toys.parquet")
+    assert (product.id, product.brand, product.category, product.also_buy) == ("P", "Acme", ("Toys", "Games"), ())
+
+
+def test_pieces_give_what_the_whole_gives(tmp_path: Path) -> None:
+    lines = [{**REVIEW, "asin": f"P{i}", "reviewText": "ü" * (i % 7)} for i in range(200)]
+    _lines(tmp_path / "Toys.json", *lines[:100], "", "{broken", *lines[100:])
+    source = SourceFile(format="amazon_reviews", path="Toys.json")
+    (part,) = parts_of(source, str(tmp_path))
+    whole, cut = Tally("w"), Tally("c")
+    places = list(pieces_of(source, part, size=500))
+    assert len(places) > 20
+    found = [record for place in places for record in read_piece(source, part, place, cut)]
+    assert found == list(read_piece(source, part, File(part.location), whole))
+    assert [record.line for record in found][99:101] == [100, 103]
+    assert (cut.lines, cut.used, cut.bad, cut.faults) == (whole.lines, whole.used, whole.bad, whole.faults)
+
+
+def test_a_line_without_end_is_counted_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecellm.sources.lines.LONGEST_LINE", 1000)
+    _lines(tmp_path / "a.json", REVIEW, {**REVIEW, "reviewText": "x" * 5000}, REVIEW)
+    source, tally = SourceFile(format="amazon_reviews", path="a.json"), Tally("a.json")
+    (part,) = parts_of(source, str(tmp_path))
+    places = list(pieces_of(source, part, size=300))
+    assert max(len(place.data) for place in places) < 1500
+    assert len([record for place in places for record in read_piece(source, part, place, tally)]) == 2
+    assert (tally.lines, tally.bad) == (3, 1)
+    assert "line 2" in tally.faults[0]
 
 
 def test_amazonqa(tmp_path: Path) -> None:

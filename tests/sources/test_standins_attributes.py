@@ -10,6 +10,7 @@ import pytest
 from ecellm.config.schema import SourceFile
 from ecellm.errors import DataError
 from ecellm.sources.attribute_titles import read_attribute_titles
+from ecellm.sources.lines import File
 from ecellm.sources.read import read_source
 from ecellm.sources.records import Attributed
 from ecellm.sources.tally import Tally
@@ -21,7 +22,7 @@ def read(folder: Path, *lines: object) -> tuple[list[Attributed], Tally]:
     path = folder / "titles.jsonl"
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
     tally = Tally(str(path))
-    return list(read_attribute_titles(str(path), SOURCE, tally)), tally
+    return list(read_attribute_titles(File(str(path)), SOURCE, tally)), tally
 
 
 def test_one_record_for_each_title_and_attribute(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from ecellm.config.schema import SourceFile
 from ecellm.errors import DataError
 from ecellm.sources.judged_pairs import read_esci_csv, read_esci_vespa
+from ecellm.sources.lines import File
 from ecellm.sources.read import read_source
 from ecellm.sources.records import Judgement
 from ecellm.sources.tally import Tally
@@ -25,7 +26,7 @@ def read(folder: Path, text: str, source: SourceFile = CSV) -> tuple[list[Judgem
     path.write_text(text, encoding="utf-8")
     tally = Tally(str(path))
     reader = read_esci_csv if source.format == "esci_csv" else read_esci_vespa
-    return list(reader(str(path), source, tally)), tally
+    return list(reader(File(str(path)), source, tally)), tally
 
 
 def test_labels_spelled_out_become_letters(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_labels_spelled_out_become_letters(tmp_path: Path) -> None:
     )
     found, _ = read(tmp_path, FULL + rows)
     assert [judgement.label for judgement in found] == ["E", "S", "C", "I"]
-    assert found[0] == Judgement(example="0", query="q", product="p0", title="t", label="E", locale="us", small=False, split="")  # fmt: skip # noqa: E501
+    assert found[0] == Judgement(example="0", query="q", product="p0", title="t", label="E", locale="us", small=False, split="", line=2)  # fmt: skip # noqa: E501
 
 
 def test_lost_columns_leave_the_pair_usable(tmp_path: Path) -> None:
@@ -83,14 +84,16 @@ def test_vespa_joins_titles_from_the_file_beside(tmp_path: Path) -> None:
     (judgement,), tally = read(tmp_path, text, VESPA)
     assert (judgement.title, judgement.label, judgement.split) == ("title b", "S", "test")
     assert tally.bad == 1
-    assert list(read_esci_vespa(str(tmp_path), VESPA, Tally("x"))) == [judgement]
+    folder = VESPA.model_copy(update={"path": tmp_path.name})
+    assert list(read_source(folder, str(tmp_path.parent), Tally("x"))) == [judgement]
 
 
 def test_vespa_needs_its_product_file_and_its_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x_products.jsonl: no such file"):
         read(tmp_path, "query,product_id,esci_label\nq,b,S\n", VESPA)
+    products(tmp_path, "a")
     with pytest.raises(DataError, match="not a judgements file"):
-        list(read_esci_vespa(str(tmp_path / "other.csv"), VESPA, Tally("x")))
+        list(read_source(VESPA.model_copy(update={"path": "x_products.jsonl"}), str(tmp_path), Tally("x")))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -23,12 +22,11 @@ from ecellm.errors import EcellmError
 from ecellm.storage.local import LocalStorage
 from ecellm.train import attempts
 from ecellm.train.launch import train
+from tests.cluster.head import token
 from tests.data.made import make_row, make_run, put_rows
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 SAVED = 25
-TOKEN = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(16)
-"""Ray keeps the first token that a process showed it."""
 
 
 def make(out: Path, epochs: int, **train_settings: Any) -> Run:
@@ -42,8 +40,9 @@ def make(out: Path, epochs: int, **train_settings: Any) -> Run:
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head without places and two nodes with one each."""
+    token()  # Ray keeps the first one that a process showed it, whichever test did
     for name, value in {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5",
         "RAY_health_check_initial_delay_ms": "0", "OMP_NUM_THREADS": "1",
     }.items():  # fmt: skip
@@ -98,8 +97,11 @@ class Going:
             assert self._thread.is_alive(), f"training has ended: {self.error or self.facts}"
             time.sleep(0.2)
 
+    def newest(self) -> int:
+        return max(steps(self.storage)[0], default=0)
+
     def saved(self, step: int) -> bool:
-        return max(steps(self.storage)[0], default=0) >= step
+        return self.newest() >= step
 
     def attempt(self, number: int) -> bool:
         return attempts.newest(self.storage) >= number
@@ -137,42 +139,30 @@ def drain(cluster: Any, node: Any) -> None:
     )  # fmt: skip
 
 
-def test_a_node_that_will_be_taken_away_costs_no_step_and_a_new_one_is_used(
-    nodes: Any, prepared: Callable[[int], Run], tmp_path: Path
-) -> None:
+def test_nodes_that_leave_come_and_die(nodes: Any, prepared: Callable[[int], Run], tmp_path: Path) -> None:
     run = prepared(300)
     going = Going(run)
     going.until(lambda: going.saved(2 * SAVED))
     drain(nodes, nodes.places[2])
     going.until(lambda: going.attempt(2))
     nodes.remove_node(nodes.places[2], allow_graceful=False)
-    add(nodes, 3)
+    third = add(nodes, 3)
     going.until(lambda: going.attempt(3))
+    grown = going.newest()
+    going.until(lambda: going.saved(grown + 2 * SAVED))
+    nodes.remove_node(third, allow_graceful=False)
     lines = going.ended()
     assert [line["step"] for line in lines] == list(range(1, 1201))
-    by_attempt = {line["attempt"]: line["workers"] for line in lines}
-    assert by_attempt == {1: 2, 2: 1, 3: 2}
+    assert {line["attempt"]: line["workers"] for line in lines} == {1: 2, 2: 1, 3: 2, 4: 1}
+    last = {number: max(line["step"] for line in lines if line["attempt"] == number) for number in (1, 2, 3)}
     history = attempts.history(going.storage)
-    assert [one["reason"] for one in history][2] == "done"
-    # what was saved at the notice is where the next attempt goes on: no step was done twice
-    last_of_first = max(line["step"] for line in lines if line["attempt"] == 1)
-    assert history[0]["reason"] == f"saved after step {last_of_first}"
-    assert going.facts["resumed"][0] == last_of_first
+    # what was saved at a notice is where the next attempt goes on: no step was done twice
+    assert [one["reason"] for one in history[:2]] == [f"saved after step {last[number]}" for number in (1, 2)]
+    assert history[3]["reason"] == "done"
+    # a node that dies costs the steps since the last checkpoint
+    assert list(going.facts["resumed"]) == [last[1], last[2], last[3]]
+    assert last[3] % SAVED == 0
     wanted = losses_of_a_quiet_run(run, tmp_path)
     assert [line["loss"] for line in lines] == pytest.approx(wanted, rel=1e-3)
-    soon = last_of_first + 20
+    soon = last[1] + 20
     assert [line["loss"] for line in lines[:soon]] == pytest.approx(wanted[:soon], rel=1e-5)
-
-
-def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(
-    nodes: Any, prepared: Callable[[int], Run], tmp_path: Path
-) -> None:
-    run = prepared(60)
-    going = Going(run)
-    going.until(lambda: going.saved(2 * SAVED))
-    nodes.remove_node(nodes.places[2], allow_graceful=False)
-    lines = going.ended()
-    assert [line["step"] for line in lines] == list(range(1, 241))
-    assert {line["attempt"]: line["workers"] for line in lines} == {1: 2, 2: 1}
-    assert going.facts["resumed"][0] % SAVED == 0
-    assert [line["loss"] for line in lines] == pytest.approx(losses_of_a_quiet_run(run, tmp_path), rel=1e-4)

@@ -11,13 +11,14 @@ from ecellm.sources.marketplace.words import ATTRIBUTES
 from ecellm.sources.marketplace.world import Item, World, description, features, title
 
 
-def write_attributes(world: World, seed: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def make_attributes(world: World, seed: int, start: int, stop: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(split, `positives` or `negatives`, record) with one attribute a record, as the public splitter writes them.
 
+    Of the products from `start` up to `stop`; the draws of a range depend on the seed and its start alone.
     A product's split is the sum of its paragraphs' bytes modulo 10: 0 to 7 train, 8 eval, 9 test.
     """
-    draw = random.Random(f"attributes {seed}")
-    for item in world.items:
+    draw = random.Random(f"attributes {seed} {start}")
+    for item in world.items[start:stop]:
         paragraphs = [{"text": title(item, draw), "source": "title"}]
         if draw.random() < 0.7:
             paragraphs.append({"text": description(item, draw), "source": "description"})

@@ -10,10 +10,12 @@ from ecellm.sources.marketplace.words import ASKS, ATTRIBUTES, IDLE_REPLIES, MEN
 from ecellm.sources.marketplace.world import Item, World
 
 
-def write_questions(world: World, questions: int, noise: float, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(split, record). A question is answerable when a snippet states the attribute that it asks for."""
-    draw = random.Random(f"questions {seed}")
-    for number in range(questions):
+def make_questions(
+    world: World, noise: float, seed: int, start: int, stop: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(split, record) of questions `start` to `stop`. One is answerable when a snippet states what it asks for."""
+    draw = random.Random(f"questions {seed} {start}")
+    for number in range(start, stop):
         item = draw.choice(world.items)
         asked = draw.choice(sorted(item.values))
         answerable = draw.random() < TALKED_OF[asked]

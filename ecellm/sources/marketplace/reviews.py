@@ -14,10 +14,11 @@ START = 1_500_000_000
 _DAY = 86_400
 
 
-def write_metadata(world: World, group: str, noise: float, seed: int) -> Iterator[dict[str, Any]]:
-    """One record a product: links to bought (complementary type), viewed (same type) and similar (same brand) ones."""
-    draw = random.Random(f"metadata {seed} {group}")
-    for item in world.by_group[group]:
+def make_metadata(world: World, group: str, noise: float, seed: int, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """One record for each of the products `start` to `stop` of a category: links to bought (complementary type),
+    viewed (same type) and similar (same brand) ones."""
+    draw = random.Random(f"metadata {seed} {group} {start}")
+    for item in world.by_group[group][start:stop]:
         peers, mates = world.by_type[item.type], world.by_type[complement(item.type)]
         bought = [draw.choice(mates) for _ in range(draw.choice((1, 2, 2, 3)))]
         viewed = [p for p in draw.choices(peers, k=3) if p.brand != item.brand]
@@ -45,16 +46,19 @@ def write_metadata(world: World, group: str, noise: float, seed: int) -> Iterato
         yield record
 
 
-def write_reviews(world: World, users: int, noise: float, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Reviews by category. A user has a taste (a type and its complement, a brand); most purchases follow it.
+def make_reviews(
+    world: World, users: int, noise: float, seed: int, start: int, stop: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Reviews by category, of the users `start` to `stop` of `users`. A user has a taste (a type and its complement, a
+    brand); most purchases follow it.
 
     Products that are bought are few enough that most keep five interactions, as 5-core filtering asks.
     """
-    draw = random.Random(f"reviews {seed}")
+    draw = random.Random(f"reviews {seed} {start}")
     groups = [group for group in GROUPS if group != "Cell_Phones_and_Accessories"]
     popular = {kind: items[: max(3, users // 320)] for kind, items in world.by_type.items()}
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for number in range(users):
+    for number in range(start, stop):
         group = groups[number % len(groups)]
         taste = draw.choice(GROUPS[group])
         liked = [*popular[taste], *popular[complement(taste)]]

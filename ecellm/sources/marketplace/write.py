@@ -1,52 +1,68 @@
 """Made-up marketplace: all raw files of the six sources, invented, seeded, of any size.
 
-The formats are exactly the real ones, so that the same readers read both. The folder says that it is made up.
+The formats are exactly the real ones, so that the same readers read both. The folder says that it is made up. The bytes
+are the same for any number of processes.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import multiprocessing
 import os
-from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+import shutil
+from concurrent.futures import ProcessPoolExecutor
 
 from ecellm.config.schema import MadeUp, SourceFile
-from ecellm.sources.marketplace.attributes import write_attributes
-from ecellm.sources.marketplace.catalogues import write_catalogues
-from ecellm.sources.marketplace.queries import write_queries
-from ecellm.sources.marketplace.questions import write_questions
-from ecellm.sources.marketplace.reviews import write_metadata, write_reviews
-from ecellm.sources.marketplace.world import make_world
+from ecellm.sources.marketplace.queries import join_pieces
+from ecellm.sources.marketplace.shards import IND, OOD, TABLES, make_shard, pieces, shards_of
 
+VERSION = 3
+"""Raise it when other files come out."""
 NOTICE = "MADE UP. Every product, person, review and question in this folder is invented by ecellm.\n"
-_IND = ("Electronics", "Home_and_Kitchen", "Sports_and_Outdoors")
-_OOD = "Tools_and_Home_Improvement"
+SMALL = 60_000
+"""Records, about, that are made in this process: others would take longer to start."""
 
 
-def write_marketplace(folder: str, settings: MadeUp, seed: int) -> tuple[SourceFile, ...]:
+def write_marketplace(folder: str, settings: MadeUp, seed: int, workers: int = 1) -> tuple[SourceFile, ...]:
     """Write the raw files under the local `folder` and say what they are (paths relative to it)."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "README.txt"), "w", encoding="utf-8") as file:
         file.write(NOTICE)
-    world = make_world(settings.products, seed)
-    write_catalogues(os.path.join(folder, "amazon_google"), world, settings.noise, seed)
-    reviews = write_reviews(world, settings.users, settings.noise, seed)
-    for group in (*_IND, _OOD):
-        metadata = write_metadata(world, group, settings.noise, seed)
-        _gzip_lines(os.path.join(folder, "amazon2018", f"meta_{group}.json.gz"), metadata, settings.noise)
-        _gzip_lines(os.path.join(folder, "amazon2018", f"{group}.json.gz"), reviews[group], settings.noise)
-        _ratings(os.path.join(folder, "amazon2018", f"{group}.csv"), reviews[group])
-    splits: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for split, kind, record in write_attributes(world, seed):
-        splits[f"mave/splits/PRODUCT/{split}/00_All/mave_{kind}.jsonl"].append(record)
-    for split, record in write_questions(world, settings.questions, settings.noise, seed):
-        splits[f"amazonqa/{split}-qar.jsonl"].append(record)
-    for path, records in sorted(splits.items()):
-        _lines(os.path.join(folder, path), records)
-    write_queries(os.path.join(folder, "esci"), world, settings.queries, settings.noise, seed)
+    left = os.path.join(folder, "pieces")
+    shutil.rmtree(left, ignore_errors=True)
+    try:
+        _make(folder, settings, seed, workers)
+        for target, paths in pieces(left):
+            _join(os.path.join(folder, target), paths)
+    finally:
+        shutil.rmtree(left, ignore_errors=True)
     return source_files()
+
+
+def _make(folder: str, settings: MadeUp, seed: int, workers: int) -> None:
+    shards, said = shards_of(settings), settings.model_dump_json()
+    about = 4 * settings.products + 13 * settings.users + 8 * settings.queries + settings.questions
+    if workers == 1 or about < SMALL:
+        for shard in shards:
+            make_shard(folder, said, seed, shard)
+        return
+    # Spawned, not forked: a copy of a process that has threads may wait for ever.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
+        for done in [pool.submit(make_shard, folder, said, seed, shard) for shard in shards]:
+            done.result()
+
+
+def _join(target: str, paths: list[str]) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    schema = TABLES.get(os.path.basename(target))
+    if schema is not None:
+        join_pieces(target, paths, schema)
+        return
+    with open(target, "wb") as whole:
+        for path in paths:
+            with open(path, "rb") as file:
+                shutil.copyfileobj(file, whole, 1 << 20)
+            os.unlink(path)
 
 
 def source_files() -> tuple[SourceFile, ...]:
@@ -56,8 +72,8 @@ def source_files() -> tuple[SourceFile, ...]:
         SourceFile(format="mave", path="mave", tasks=("AVE",)),
         SourceFile(format="esci", path="esci", tasks=("MPC", "PSI", "QPR")),
     ]
-    for group in (*_IND, _OOD):
-        domain = "OOD" if group == _OOD else "IND"
+    for group in (*IND, OOD):
+        domain = "OOD" if group == OOD else "IND"
         for kind, path, tasks in (
             ("amazon_metadata", f"amazon2018/meta_{group}.json.gz", ("PRP", "SR")),
             ("amazon_reviews", f"amazon2018/{group}.json.gz", ("SA",)),
@@ -66,7 +82,7 @@ def source_files() -> tuple[SourceFile, ...]:
             entry = {"format": kind, "path": path, "tasks": tasks, "domain": domain, "category": group}
             files.append(SourceFile.model_validate(entry))
     roles = (
-        ("AP", "Sports_and_Outdoors", "IND"), ("AP", _OOD, "IND"), ("AP", "Cell_Phones_and_Accessories", "OOD"),
+        ("AP", "Sports_and_Outdoors", "IND"), ("AP", OOD, "IND"), ("AP", "Cell_Phones_and_Accessories", "OOD"),
         ("AG", "Electronics", "IND"), ("AG", "Home_and_Kitchen", "IND"), ("AG", "Cell_Phones_and_Accessories", "OOD"),
     )  # fmt: skip
     for task, group, domain in roles:
@@ -74,25 +90,3 @@ def source_files() -> tuple[SourceFile, ...]:
             entry = {"format": "amazonqa", "path": f"amazonqa/{split}-qar.jsonl", "tasks": (task,), "split": split}
             files.append(SourceFile.model_validate(entry | {"domain": domain, "category": group}))
     return tuple(files)
-
-
-def _lines(path: str, records: Iterable[dict[str, Any]]) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def _gzip_lines(path: str, records: Iterable[dict[str, Any]], noise: float) -> None:
-    """JSON lines; with noise, one line in a thousand is cut in the middle, as in real dumps."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file:
-        for number, record in enumerate(records):
-            line = json.dumps(record)
-            broken = noise > 0 and number % 1000 == 500
-            file.write((line[: len(line) // 2] if broken else line).encode() + b"\n")
-
-
-def _ratings(path: str, records: Iterable[dict[str, Any]]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        for r in records:
-            file.write(f"{r['asin']},{r['reviewerID']},{r['overall']},{r['unixReviewTime']}\n")
