@@ -102,5 +102,5 @@ def test_blanks_score_nothing_and_failures_leave_the_papers_mean(classifier: tup
 
 
 def test_no_model_names_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="evaluate.bleurt"):
+    with pytest.raises(ConfigError, match=r"evaluate\.bleurt"):
         Bleurt(str(tmp_path))

@@ -125,7 +125,8 @@ def run() -> dict[str, Any]:
         samples={name: [round(rate, 3) for rate in found] for name, found in rates.items() if found},
         equal_texts=f"{same} of {compared}", differences=[_why(folder, *one) for one in differing[:10]],
         saved_share=round(saved, 3), vllm=reason or "measured",
-        how=f"{len(rows)} rows in {ROUNDS} rounds, sides in turn, on {os.cpu_count()} cores; model {os.path.basename(folder)}",
+        how=f"{len(rows)} rows in {ROUNDS} rounds, sides in turn, on {os.cpu_count()} cores; "
+        f"model {os.path.basename(folder)}",
     )  # fmt: skip
 
 

@@ -94,8 +94,7 @@ def test_what_trying_again_does_not_mend_ends_at_once_with_the_rest_kept(
     with endpoint(delay=0.02) as (url, books):
         books.refuse[text(requests[5])] = (status, code)
         with pytest.raises(error, match=said):
-            for one in engine(url, concurrency=3)[0].answer(requests):
-                got.append(one)
+            got.extend(engine(url, concurrency=3)[0].answer(requests))
     assert 5 <= len(got) < 11
     assert books.asked[text(requests[5])] == 1
     assert len(got) == books.answered.total()
@@ -115,8 +114,7 @@ def test_the_budget_stops_the_bill() -> None:
         found, _ = engine(url, concurrency=1, usd_per_million_prompt=1e6, budget_usd=17)
         got = []
         with pytest.raises(ConfigError, match="budget"):
-            for one in found.answer(asked(10)):
-                got.append(one)
+            got.extend(found.answer(asked(10)))
     assert len(got) == 3  # 6 dollars each: the third goes beyond, the fourth is not asked
     assert dollars(found.place, 6, 0) == 6
     assert books.asked.total() == 3

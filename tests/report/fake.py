@@ -1,7 +1,7 @@
 """A made-up OUT folder with every part that a report reads: `python -m tests.report.fake DIR` writes one to look at.
 
-Its replies are drawn, so its figures say nothing, but they are scored as real ones are; its texts hold markup and pipes on
-purpose.
+Its replies are drawn, so its figures say nothing, but they are scored as real ones are; its texts hold markup and
+pipes on purpose.
 """
 
 import json
