@@ -29,6 +29,7 @@ DOORS = {
     "ray": (
         "ecellm/session.py", "ecellm/nodes.py", "ecellm/data/prepare.py", "ecellm/train/group.py",
         "ecellm/train/member.py", "ecellm/ecinstruct/flow/cluster.py",
+        "ecellm/train/probes.py",
         "ecellm/evaluate/pool.py", "ecellm/evaluate/trained.py", "ecellm/doctor.py", "ecellm/placement.py",
         "ecellm/cluster/ready.py",
         "ecellm/cluster/watch.py", "ecellm/cluster/submit.py",

@@ -176,6 +176,8 @@ def evaluated(run: Run) -> Iterator[Fault]:
         yield Fault("evaluate.tasks", ", ".join(run.evaluate.tasks) or "none", "tasks of build.tasks")
     if not run.evaluate.systems and not run.evaluate.models:
         yield Fault("evaluate.systems", "none", "at least one of tuned, untuned, trivial, lexical, or evaluate.models")
+    if run.probe.rows and run.train.engine == "plain":
+        yield Fault("probe.rows", f"{run.probe.rows} with train.engine = plain", "0: one process has no spare workers")
     if run.probe.setting not in SETTINGS:
         yield Fault("probe.setting", repr(run.probe.setting), "one of " + ", ".join(SETTINGS))
 

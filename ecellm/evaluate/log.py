@@ -70,21 +70,36 @@ class LogWriter:
 def read_log(storage: Storage, folder: str, writer: str = "") -> dict[str, Answer]:
     """Every answer by key, or those of one writer.
 
-    Raises StorageError where a part is broken, or one question has two different answers.
+    A question may have been answered twice, by runs that share a log or by a worker that was given up too early; the
+    answer in the first part by name holds, for every reader. Raises StorageError where a part is broken.
     """
-    found: dict[str, Answer] = {}
-    begins = f"{folder}/part-{writer}"
-    parts = [key for key, _ in storage.list(f"{folder}/") if key.startswith(begins) and key.endswith(".jsonl")]
-    for part in parts:
-        for answer in _read(storage, part):
-            if found.setdefault(answer.key, answer) != answer:
-                raise _two_answers(join(storage.root, part), answer.key)
+    found, parts = _all(storage, f"{folder}/part-{writer}")
     if not writer and len(parts) > MOST_PARTS:
         # Whole before the others go, so that a kill in between leaves every answer, some of them twice.
         storage.write(_part(folder, f"all{uuid.uuid4().hex[:9]}", 0), _lines(list(found.values())))
         for part in parts:
             storage.delete(part)
     return found
+
+
+def _all(storage: Storage, begins: str) -> tuple[dict[str, Answer], list[str]]:
+    """Answers of the parts whose keys begin so, and those keys, sorted."""
+    folder = begins.rpartition("/")[0]
+    for _ in range(3):
+        found: dict[str, Answer] = {}
+        keys = (key for key, _ in storage.list(f"{folder}/"))
+        parts = sorted(key for key in keys if key.startswith(begins) and key.endswith(".jsonl"))
+        try:
+            for part in parts:
+                for answer in _read(storage, part):
+                    found.setdefault(answer.key, answer)
+        except FileNotFoundError:  # another run that shares the log has made one part of them: look again
+            continue
+        return found, parts
+    raise StorageError(
+        f"{join(storage.root, folder)}: parts of the log go while they are read", expected="a log that stands",
+        mend="run the same command again",
+    )  # fmt: skip
 
 
 def _part(folder: str, writer: str, number: int) -> str:
@@ -111,12 +126,3 @@ def _read(storage: Storage, part: str) -> Iterator[Answer]:
                 expected="one JSON object with key, text, tokens, finish_reason",
                 mend="delete this part; its questions are asked again",
             ) from fault
-
-
-def _two_answers(where: str, key: str) -> StorageError:
-    return StorageError(
-        f"{where}: a second, different answer to one question",
-        found=f"key {key[:16]}…",
-        expected="one answer for each question",
-        mend="delete the folder of this log and evaluate again",
-    )

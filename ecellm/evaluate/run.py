@@ -63,7 +63,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         show(scores, groups)
         return {"scores": scores, "skipped": True}
     storage.delete(f"{FOLDER}/COMPLETE")  # what follows overwrites the results that it vouches for
-    judges = _judges(run, groups)
+    judges = judges_of(run, groups)
     with stop_requests() as stopping:
         said, facts = ask(run, systems, groups, stopping)
         replies = train_all(run, storage, groups, stopping)
@@ -91,7 +91,8 @@ def _made_from(run: Run, storage: Storage, systems: list[System]) -> str:
     return fingerprint(asked, run.seed, run.prepare.setting, rows.get("fingerprint", ""), digests)
 
 
-def _judges(run: Run, groups: Groups) -> Judges:
+def judges_of(run: Run, groups: Groups) -> Judges:
+    """What scores these rows' replies; AG's own models are loaded where it is among them. Raises ConfigError."""
     judges = Judges(resamples=run.evaluate.bootstrap, seed=run.seed, encoder=run.evaluate.similarity_encoder)
     if not any(name == "AG" for _, name in groups):
         return judges

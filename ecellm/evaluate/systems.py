@@ -95,7 +95,7 @@ def _own(name: str, run: Run, storage: Storage) -> System:
     tokenizer: Any = load_tokenizer(folder, trust_remote_code=run.model.trust_remote_code)
     if name == "tuned":
         prompt.check(policy, tokenizer, join(storage.root, MODEL))
-    return _local(name, run, policy, tokenizer, run.evaluate.engine)
+    return local_system(name, run, policy, tokenizer, run.evaluate.engine, digest=digest_of(name, run))
 
 
 def _named(name: str, run: Run, examples: Examples) -> System:
@@ -115,11 +115,15 @@ def _named(name: str, run: Run, examples: Examples) -> System:
         )  # fmt: skip
     if named.template and named.template != policy.template:
         policy = policy.model_copy(update={"template": named.template})
-    system = _local(name, run, policy, tokenizer, named.engine)
+    system = local_system(name, run, policy, tokenizer, named.engine, digest=digest_of(name, run))
     return _with_examples(system, name, run, folder, examples, named.shots) if named.shots else system
 
 
-def _local(name: str, run: Run, policy: prompt.PromptPolicy, tokenizer: Any, engine: str) -> System:
+def local_system(
+    name: str, run: Run, policy: prompt.PromptPolicy, tokenizer: Any, engine: str, *, digest: str, folder: str = "",
+    decoding: str = "greedy",
+) -> System:  # fmt: skip
+    """A model in memory under a prompt policy; `digest` names its content, `folder` is where it lies if not in OUT."""
     encoder = Encoder(tokenizer, policy, encoder_decoder=policy.encoder_decoder)
     known: dict[str, list[int]] = {}
 
@@ -130,8 +134,8 @@ def _local(name: str, run: Run, policy: prompt.PromptPolicy, tokenizer: Any, eng
 
     return System(
         name=name,
-        voice=Voice(name=name, digest=digest_of(name, run), separator=SEPARATOR[policy.template], engine=engine),
-        decoding="greedy",
+        voice=Voice(name=name, digest=digest, separator=SEPARATOR[policy.template], engine=engine, folder=folder),
+        decoding=decoding,
         family="t5" if policy.encoder_decoder else "",
         prompt=encoder.prompt,
         option=option,

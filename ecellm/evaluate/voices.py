@@ -23,7 +23,7 @@ MODEL, ANSWERS = "model", "answers"
 BASE = "untuned"
 """Voice of the run's base model."""
 _CHUNK = 16 << 20
-_ANSWERS_DEPEND_ON = (".json", ".safetensors", ".model", ".txt", ".jinja")
+_ANSWERS_DEPEND_ON = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +64,16 @@ def named_model(name: str, run: Run) -> NamedModel:
 
 
 def digest_of(name: str, run: Run) -> str:
-    """What names a voice's content: its files, or for an endpoint its address and the model's name there."""
+    """What names a voice's content: its files, the engine and the numbers that it computes in; for an endpoint its
+    address and the model's name there."""
     named = next((model for model in run.evaluate.models if model.name == name), None)
     if named is not None and named.engine == "openai":
         text = f"{named.endpoint.url}\n{named.endpoint.api}\n{named.model}"
         return hashlib.sha256(text.encode()).hexdigest()
-    return model_digest(folder_of(name, run))
+    dtype = run.model.dtype if run.model.dtype != "auto" else "auto/gpu" if run.cluster.gpus_per_worker else "float32"
+    engine = run.evaluate.engine if named is None else named.engine
+    text = f"{model_digest(folder_of(name, run))}\n{engine}\n{dtype}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def model_digest(folder: str) -> str:

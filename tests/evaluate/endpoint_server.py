@@ -38,6 +38,10 @@ class Books:
     settings: list[dict[str, Any]] = field(default_factory=list)
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Prompts that are refused for good: status and code."""
+    filtered: set[str] = field(default_factory=set)
+    """Prompts whose reply a filter takes: it has no text and says so."""
+    refuse_setting: str = ""
+    """A setting that this server calls `max_completion_tokens`."""
     share: float = 0.0
     """Part of the requests that meet a fault; the third try of a prompt never does."""
     delay: float = 0.0
@@ -96,6 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
             books.settings.append({key: value for key, value in body.items() if key not in ("messages", "prompt")})
         try:
             time.sleep(books.delay)
+            if books.refuse_setting and books.refuse_setting in body:
+                self._send(400, {"error": {"message": "use max_completion_tokens", "code": "unsupported_parameter"}})
+                return
             self._answer(prompt, chat, fault_of(prompt, times, books.share))
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -133,8 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
             books.prompt_tokens += usage["prompt_tokens"]
             books.answer_tokens += 1
             books.answered[prompt] += not fault
-        text = None if fault == "null text" else reply_to(prompt)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        filtered = prompt in books.filtered
+        text = None if filtered or fault == "null text" else reply_to(prompt)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "content_filter" if filtered else "stop"}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         choices = [] if fault == "no choices" else [choice]
         kind = "chat.completion" if chat else "text_completion"

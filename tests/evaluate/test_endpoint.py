@@ -77,6 +77,29 @@ def test_a_refused_prompt_is_an_answer_that_says_so() -> None:
     assert got[requests[1].key].text == ""
 
 
+def test_a_reply_that_a_filter_took_is_an_answer_and_is_not_asked_for_again() -> None:
+    requests = asked(2)
+    with endpoint() as (url, books):
+        books.filtered.add(text(requests[0]))
+        got = answers(engine(url)[0], requests)
+    assert [got[one.key].finish_reason for one in requests] == ["refused: content_filter", "stop"]
+    assert books.asked.total() == 2
+    assert sum(one.bill["prompt_tokens"] for one in got.values() if one.bill) == books.prompt_tokens
+
+
+def test_another_name_for_the_limit_is_learnt_even_with_one_try() -> None:
+    requests = asked(6)
+    with endpoint() as (url, books):
+        books.refuse_setting = "max_tokens"
+        found, waits = engine(url, attempts=1, concurrency=2)
+        got = answers(found, requests)
+    assert {one.finish_reason for one in got.values()} == {"stop"}
+    assert not waits
+    refused = sum("max_tokens" in one for one in books.settings)
+    assert 1 <= refused <= 2  # those that were under way at once before it was known
+    assert sum("max_completion_tokens" in one for one in books.settings) == 6
+
+
 @pytest.mark.parametrize(
     ("status", "code", "error", "said"),
     [

@@ -93,12 +93,42 @@ def test_a_broken_line_inside_is_named(tmp_path: Path) -> None:
         _read(tmp_path)
 
 
-def test_two_different_answers_to_one_question_are_refused(tmp_path: Path) -> None:
-    log = _log(tmp_path)
-    log.add([_answer("a", "yes"), _answer("a", "no")])
-    log.flush()
-    with pytest.raises(StorageError, match="second, different answer"):
-        _read(tmp_path)
+def test_of_two_answers_to_one_question_the_first_part_by_name_holds_before_and_after_parts_become_one(
+    tmp_path: Path,
+) -> None:
+    for writer, text in (("two-", "no"), ("one-", "yes")):
+        log = _log(tmp_path, writer)
+        log.add([_answer("a", text)])
+        log.flush()
+    assert _read(tmp_path)["a"].text == "yes"
+    log = _log(tmp_path, "more-")
+    for n in range(MOST_PARTS):
+        log.add([_answer(f"{n}")])
+        log.flush()
+    assert _read(tmp_path)["a"].text == _read(tmp_path)["a"].text == "yes"
+
+
+def test_a_log_that_another_run_makes_one_part_of_is_read_again(tmp_path: Path) -> None:
+    for writer in ("one-", "two-"):
+        log = _log(tmp_path, writer)
+        log.add([_answer(writer)])
+        log.flush()
+
+    class Meddled(LocalStorage):
+        reads = 0
+
+        def read(self, key: str) -> bytes:
+            self.reads += 1
+            if self.reads == 2:  # the other run: both answers in a new part, the old ones gone
+                whole = b"".join(path.read_bytes() for path in sorted((tmp_path / FOLDER).glob("part-*")))
+                for path in (tmp_path / FOLDER).glob("part-*"):
+                    path.unlink()
+                (tmp_path / FOLDER / "part-all-000000.jsonl").write_bytes(whole)
+            return super().read(key)
+
+    storage = Meddled(str(tmp_path))
+    assert set(read_log(storage, FOLDER)) == {"one-", "two-"}
+    assert storage.reads == 3
 
 
 def test_an_answer_twice_unasked_or_never_raises() -> None:

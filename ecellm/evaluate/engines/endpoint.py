@@ -108,18 +108,23 @@ class Remote:
     def _one(self, request: Request) -> Answer:
         bill = {"prompt_tokens": 0.0, "answer_tokens": 0.0, "attempts": 0.0}
         estimate = len(request.prompt_ids) // BYTES_PER_TOKEN + request.max_new_tokens
-        for attempt in range(1, self.place.attempts + 1):
+        attempt = 0
+        while attempt < self.place.attempts:
             self._within_budget()
             self._pace.wait(estimate)
             bill["attempts"] += 1
+            sent_with = self._limit
+            attempt += 1
             try:
-                return self._read(request, self._send(request), bill)
+                return self._read(request, self._send(request, sent_with), bill)
             except self._openai.APIStatusError as error:
-                if self._renamed(error):
+                if self._renamed(error, sent_with):
+                    attempt -= 1  # it says how to ask; that is no failure
+                    trouble: Exception = error
                     continue
                 if not self._passes(error):
                     return self._final(request, error, bill)
-                trouble: Exception = error
+                trouble = error
             except (self._openai.APIConnectionError, self._openai.APIResponseValidationError, Malformed) as error:
                 trouble = error
             except ValueError as error:  # a body that is no JSON
@@ -133,10 +138,10 @@ class Remote:
             mend="run the same command again later: it asks only what is missing; or raise endpoint.attempts",
         ) from trouble
 
-    def _send(self, request: Request) -> Any:
+    def _send(self, request: Request, limit: str) -> Any:
         text = bytes(request.prompt_ids).decode("utf-8")
         drawn = request.decoding == "paper"
-        more: dict[str, Any] = {"temperature": TEMPERATURE if drawn else 0.0, self._limit: request.max_new_tokens}
+        more: dict[str, Any] = {"temperature": TEMPERATURE if drawn else 0.0, limit: request.max_new_tokens}
         if drawn and request.seed is not None:
             more |= {"top_p": TOP_P, "seed": request.seed % 2**31}
         if self.place.api == "chat":
@@ -156,11 +161,13 @@ class Remote:
         said = getattr(first, "text", None) if self.place.api == "completions" else None
         if self.place.api == "chat":
             said = getattr(getattr(first, "message", None), "content", None)
+        reason = str(getattr(first, "finish_reason", None) or "stop")
+        if said is None and (reason == "content_filter" or getattr(getattr(first, "message", None), "refusal", None)):
+            return Answer(key=request.key, text="", tokens=0, finish_reason=f"{REFUSED}: content_filter", bill=bill)
         if not isinstance(said, str):
             raise Malformed(f"a reply without text: {str(reply)[:120]}")
         if self.separator:
             said = said.split(self.separator, 1)[0]
-        reason = str(getattr(first, "finish_reason", None) or "stop")
         return Answer(
             key=request.key, text=said.strip(), tokens=int(getattr(usage, "completion_tokens", 0) or 0),
             finish_reason=reason, bill=bill,
@@ -181,9 +188,9 @@ class Remote:
                 mend="raise it and run the same command again: it asks only what is missing",
             )
 
-    def _renamed(self, error: Any) -> bool:
+    def _renamed(self, error: Any, sent_with: str) -> bool:
         """Whether the endpoint only has another name for the most new tokens, which is used from now on."""
-        if self._limit == "max_tokens" and int(error.status_code) == 400 and "max_completion_tokens" in str(error):
+        if sent_with == "max_tokens" and int(error.status_code) == 400 and "max_completion_tokens" in str(error):
             self._limit = "max_completion_tokens"
             return True
         return False
