@@ -4,11 +4,11 @@ Asked are 1,000 mixed rows of the ten tasks, 100 each, built from the real files
 number; `ECELLM_BENCH_MODEL` another model than the untuned one). All sides get the same prompts with the same limits
 of new tokens, and the model is loaded before the clock starts:
 
-- ours: the pool of Ray actors as `ecellm evaluate` uses it, two actors with one thread each, over all rows; - the
-authors' pattern: transformers' text-generation pipeline, batch 2, file order, one task at a time, two threads; -
-plain `generate` at batch 32, unsorted (file order, so that limits do not mix, which would make it slower), two
-threads; - vLLM for CPU through our own `vllm` engine, prefix caching on, two threads, where `ECELLM_BENCH_VLLM` names
-a Python that has it; left out with the reason otherwise.
+- ours: the pool of Ray actors as `ecellm evaluate` uses it, two actors with one thread each, over all rows,
+- the authors' pattern: transformers' text-generation pipeline, batch 2, file order, one task at a time, two threads,
+- plain `generate` at batch 32, unsorted (file order: mixed limits would make it slower), two threads,
+- vLLM for CPU through our own `vllm` engine, prefix caching on, two threads, where `ECELLM_BENCH_VLLM` names a Python
+  that has it; left out with the reason otherwise.
 
 The slow sides answer a part of the rows that is spread evenly over the tasks; their prompts a second are of that
 part, and texts are compared on it. Rows come in two rounds, each side answering its share in turn, so that a busy
@@ -20,60 +20,18 @@ tokens were.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from ecellm.config.schema import Run
-from ecellm.evaluate.log import Answer
-from ecellm.evaluate.plan import units
-from ecellm.evaluate.pool import Pool, Queue, Worker
-from ecellm.evaluate.requests import Request, request
-from ecellm.evaluate.voices import Voice
-from ecellm.session import ray_session
 from tests.bench._common import figure, say, spread
+from tests.bench._pool import answered, as_requests, two_actors
 from tests.bench._real import Asked, mixed_rows, prepared
-from tests.bench._sides import SEPARATOR, Side, side
+from tests.bench._sides import Side, side
 
 ROUNDS = 2
 PIPELINE, GENERATE, VLLM = 4, 32, 32
 """Rows of each task and round that the slower sides answer."""
 GOALS = {"pipeline": 5.0, "generate": 1.5, "vllm": 0.9}
-
-
-class Timed(Pool):
-    """The pool, with the time from the first unit handed out until the last answer."""
-
-    begun = 0.0
-
-    def _feed(self, worker: Worker) -> None:
-        if not self.begun:
-            self.begun = time.perf_counter()
-        super()._feed(worker)
-
-
-def ours(run: Run, folder: str, rows: Sequence[Asked], workers: int = 2, decoding: str = "greedy") -> Any:
-    """Seconds, answers in the rows' order, and what the engine did."""
-    voice = Voice(name="bench", digest="bench", separator=SEPARATOR, engine="transformers", folder=folder)
-    asked = [as_request(row) for row in rows]
-    found: dict[str, Answer] = {}
-    todo = units("bench", {one.key: one for one in asked}.values(), workers)
-
-    def keep(name: str, answers: Sequence[Answer]) -> None:
-        found.update((answer.key, answer) for answer in answers)
-
-    with ray_session(run, cpus=workers):
-        pool = Timed(run, {"bench": voice}, Queue.of(todo), keep, {})
-        try:
-            pool.drain(lambda: False)
-            seconds = time.perf_counter() - pool.begun
-        finally:
-            pool.close()
-    return seconds, [found[one.key].text for one in asked], pool.facts["bench"]
-
-
-def as_request(row: Asked) -> Request:
-    return request(row.ids, model="bench", decoding="greedy", max_new_tokens=row.limit, seed=0)
 
 
 def lines(rows: Sequence[Asked]) -> list[dict[str, Any]]:
@@ -84,8 +42,6 @@ def run() -> dict[str, Any]:
     prepared_run, folder = prepared()
     each = int(os.environ.get("ECELLM_BENCH_ROWS", "1000")) // 10
     rows = mixed_rows(prepared_run, folder, each)
-    settings = {"cluster": {"workers": 2, "cpus_per_worker": 1}, "evaluate": {"workers": 2}}
-    run = type(prepared_run).model_validate({**prepared_run.model_dump(), **settings})
     rates: dict[str, list[float]] = {name: [] for name in ("ours", *GOALS)}
     same, compared, differing = 0, 0, []
     saved = 0.0
@@ -93,7 +49,9 @@ def run() -> dict[str, Any]:
     with side("generate", folder) as plain:
         for number in range(ROUNDS):
             mine = [row for i, row in enumerate(rows) if i % each * ROUNDS // each == number]
-            seconds, texts, facts = ours(_fresh(run, number), folder, mine)
+            asked = as_requests(prepared_run, folder, mine)
+            seconds, answers, facts = answered(two_actors(prepared_run), folder, asked)
+            texts = [answer.text for answer in answers]
             saved = 1 - facts.computed_tokens / facts.prompt_tokens
             rates["ours"].append(len(mine) / seconds)
             say(f"ours {rates['ours'][-1]:.2f}/s")
@@ -128,14 +86,6 @@ def run() -> dict[str, Any]:
         how=f"{len(rows)} rows in {ROUNDS} rounds, sides in turn, on {os.cpu_count()} cores; "
         f"model {os.path.basename(folder)}",
     )  # fmt: skip
-
-
-def _fresh(run: Run, number: int) -> Run:
-    """A log of its own for every round, so that nothing is known."""
-    import tempfile
-
-    answers = tempfile.mkdtemp(prefix="ecellm-bench-")
-    return run.model_copy(update={"evaluate": run.evaluate.model_copy(update={"answers": answers})})
 
 
 def _slower(plain: Side, rows: Sequence[Asked], most: int, batch: int, way: str) -> tuple[float, list[str], list[int]]:
