@@ -4,7 +4,8 @@ The stage `evaluate` asks an endpoint for real rows of all ten tasks (`ECELLM_BE
 Half of the requests meet a fault: 429 with and without a time to wait, 500, 503, no reply until the time-out, a
 connection that is dropped, a body that is no JSON, a reply without choices or without text. The server keeps its own
 books. The claim: the stage finishes; every row has the reply that the server gives it; no question was answered twice;
-prompt tokens, answer tokens and requests of the bill are the server's to the last one. An undisturbed server is asked
+prompt and answer tokens of the bill are the server's to the last one, and no request is missing from it (a try on a
+connection that was dropped may never have arrived). An undisturbed server is asked
 the same beside it: scores are equal.
 """
 
@@ -36,15 +37,15 @@ def run() -> dict[str, Any]:
     off = {
         "prompt tokens": bill["prompt_tokens"] - books.prompt_tokens,
         "answer tokens": bill["answer_tokens"] - books.answer_tokens,
-        "requests": bill["attempts"] - books.asked.total(),
     }
+    unseen = bill["attempts"] - books.asked.total()
     twice = sum(times - 1 for times in books.answered.values())
     lost = facts["requests"] - len(books.answered)
     faults = books.faults.total() - books.faults["none"]
     return figure(
         lost + wrong, "answers lost or wrong", versus=facts["requests"], goal="0, the bill the server's, scores equal",
-        holds=not (lost or wrong or twice or any(off.values())) and faults > 0 and scores == quiet,
-        twice=twice, bill=bill, bill_off=off, faults=dict(books.faults), scores_equal=scores == quiet,
+        holds=faults > 0 and scores == quiet and not (lost or wrong or twice or any(off.values()) or unseen < 0),
+        twice=twice, bill=bill, bill_off=off, tries_that_never_arrived=unseen, faults=dict(books.faults), scores_equal=scores == quiet,
         samples=[lost, wrong, twice],
         how=f"{facts['requests']} questions, {faults} of {books.asked.total()} requests met a fault",
     )  # fmt: skip
