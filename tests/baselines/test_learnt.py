@@ -92,8 +92,12 @@ def systems(settings: EncoderBaseline) -> dict[str, Answers]:
     return {"tfidf": tfidf.answers, "encoder": partial(encoder.answers, settings=settings)}
 
 
-@pytest.mark.parametrize("system", ["tfidf", "encoder"])
-@pytest.mark.parametrize("name", TASKS)
+EACH_HEAD = ("SA", "QPR", "AVE")
+
+
+@pytest.mark.parametrize(
+    ("system", "name"), [*(("tfidf", name) for name in TASKS), *(("encoder", name) for name in EACH_HEAD)]
+)
 def test_what_can_be_learnt_is_learnt_and_test_answers_are_never_read(
     name: str, system: str, learner: EncoderBaseline
 ) -> None:
@@ -107,9 +111,11 @@ def test_what_can_be_learnt_is_learnt_and_test_answers_are_never_read(
     # Of a ranking only the first place can be learnt: the others are equally irrelevant.
     right = sum(a[:1] == b[:1] if name == "QPR" else a == b for a, b in pairs) / len(test)
     assert right >= 0.8, f"{right:.0%} right"
+    if system == "encoder" and name != "AVE":
+        return  # training again takes long, and the loop is the same
     blind = [replace(one, output="", option_labels=None) for one in test]
-    assert answers(of, train, blind, 1) == found
     assert answers(of, [], test, 1) == []
+    assert answers(of, train, blind, 1) == found
 
 
 def test_a_row_in_another_form_gets_a_blank_reply_and_no_error() -> None:

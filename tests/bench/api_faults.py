@@ -45,8 +45,8 @@ def run() -> dict[str, Any]:
     return figure(
         lost + wrong, "answers lost or wrong", versus=facts["requests"], goal="0, the bill the server's, scores equal",
         holds=faults > 0 and scores == quiet and not (lost or wrong or twice or any(off.values()) or unseen < 0),
-        twice=twice, bill=bill, bill_off=off, tries_that_never_arrived=unseen, faults=dict(books.faults), scores_equal=scores == quiet,
-        samples=[lost, wrong, twice],
+        twice=twice, bill=bill, bill_off=off, tries_that_never_arrived=unseen, faults=dict(books.faults),
+        scores_equal=scores == quiet, samples=[lost, wrong, twice],
         how=f"{facts['requests']} questions, {faults} of {books.asked.total()} requests met a fault",
     )  # fmt: skip
 
