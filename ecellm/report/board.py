@@ -58,7 +58,7 @@ class Board:
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     paper: list[tuple[str, list[float | None]]] = field(default_factory=list)
-    """Rows of the paper's own tables, for tasks in this order; on its own data set."""
+    """Rows of the paper's own tables, for tasks in this order; on its own data set, diverse instructions only."""
 
 
 def boards(outcomes: Sequence[Outcome]) -> list[Board]:
@@ -90,7 +90,7 @@ def _board(outcomes: Sequence[Outcome], setting: str) -> Board:
         tasks=tasks,
         metrics=tuple(_metric(column) for column in columns),
         rows=tuple(rows),
-        paper=paper.primary_rows(setting[:3], list(tasks)),
+        paper=paper.primary_rows(setting[:3], list(tasks)) if setting[4:] == paper.INSTRUCTIONS else [],
     )
 
 

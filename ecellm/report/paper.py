@@ -18,6 +18,8 @@ PRIMARY = {
 """The paper's name of each task's primary metric, tasks in its order."""
 SHOWN = ("eCeLLM-L", "eCeLLM-M", "eCeLLM-S", "GPT-4 Turbo", "Gemini Pro", "Claude 2.1", "SoTA task-specific model")
 SITE = "https://ninglab.github.io/eCeLLM/"
+INSTRUCTIONS = "Diverse_Instruction"
+"""What the overall tables are of; the authors publish no figures of the other settings."""
 _OVERALL = ("overall_IND", "overall_OOD")
 """Tables with one row for each system; the others take one task apart."""
 

@@ -171,6 +171,7 @@ def test_the_scoreboard_has_a_table_for_each_setting_with_the_papers_rows(out: P
         assert cell.value == scores[task]["strict"][scores[task]["primary"]]
     paper = dict(found[IND].paper)
     assert paper["eCeLLM-L"][found[IND].tasks.index("SR")] == 0.526
+    assert all(bool(board.paper) == ("Diverse" in name) for name, board in found.items())  # none of other settings
     _, markdown = _pages(out)
     assert "| *eCeLLM-L (paper)* |" in markdown
 
