@@ -72,7 +72,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(task: str) -> None:
     truth = of.reduce(population)[of.primary]
     draw = np.random.default_rng(5)
     hits = 0
-    trials = 400
+    trials = 300
     for k in range(trials):
         sample = population[draw.integers(0, len(population), 300)]
         low, high = bootstrap(sample, of.reduce, resamples=200, seed=k)[of.primary]
