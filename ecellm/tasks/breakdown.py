@@ -16,6 +16,8 @@ MOST_GROUPS = 12
 """Groups that are told apart; the rest is `other`."""
 UNREADABLE = "unreadable"
 BINS = 10
+DIGITS = 4
+"""Of figures made from probabilities: further ones are the machine's rounding."""
 
 
 def confusion(task: Task, predictions: Sequence[str], labels: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -116,13 +118,13 @@ def calibration(
     for sure, right in scored:
         bins[min(BINS - 1, int(sure * BINS))].append((sure, right))
     filled = [
-        [sum(sure for sure, _ in one) / len(one), sum(right for _, right in one) / len(one), len(one)]
+        [round(sum(sure for sure, _ in one) / len(one), DIGITS), sum(right for _, right in one) / len(one), len(one)]
         for one in bins
         if one
     ]
     return {
         "n": len(scored),
-        "ece": sum(n / len(scored) * abs(sure - right) for sure, right, n in filled),
-        "brier": sum((sure - right) ** 2 for sure, right in scored) / len(scored),
+        "ece": round(sum(n / len(scored) * abs(sure - right) for sure, right, n in filled), DIGITS),
+        "brier": round(sum((sure - right) ** 2 for sure, right in scored) / len(scored), DIGITS),
         "bins": filled,
     }

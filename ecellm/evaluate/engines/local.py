@@ -13,6 +13,8 @@ from ecellm.tasks.ranking import GAINS
 
 MOST_SHARES = 24
 """Possible answers whose probabilities are kept with an answer."""
+DIGITS = 4
+"""Of a probability that is kept: further ones depend on what shared a forward pass."""
 
 
 class Local:
@@ -51,7 +53,7 @@ def chosen(request: Request, likely: Sequence[Likelihood]) -> Answer:
     else:
         shares = [one.share for one in likely]
         text = form.options[best(likely)]
-    kept = {option: round(share, 6) for option, share in zip(form.options, shares, strict=True)}
+    kept = {option: round(share, DIGITS) for option, share in zip(form.options, shares, strict=True)}
     return Answer(
         key=request.key, text=text, tokens=0, finish_reason="choice", shares=kept if len(kept) <= MOST_SHARES else None
     )  # fmt: skip
