@@ -3,12 +3,12 @@
 It knows units and answers, no tasks, rows or scores. Actors come as the cluster has room for them and may go at any
 time: what a lost one had not answered goes back into the queue, after a look into its part of the log. The one
 decision: a loss counts against the run only when nothing was answered since the one before it, or when one unit has
-taken several actors with it; a long evaluation on machines that come and go is no failure.
+taken several actors with it, and what goes together (a node with all its actors) counts once; a long evaluation on
+machines that come and go is no failure.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 import uuid
 from collections import Counter
@@ -25,6 +25,7 @@ from ecellm.evaluate.log import Answer, read_log
 from ecellm.evaluate.plan import Unit
 from ecellm.evaluate.requests import Request
 from ecellm.evaluate.voices import Voice, answers_storage, log_folder
+from ecellm.evaluate.waiting import Queue
 from ecellm.placement import place
 from ecellm.session import ray_session
 
@@ -38,47 +39,13 @@ OnAnswers = Callable[[str, Sequence[Answer]], None]
 """(voice, answers that came)."""
 
 
-@dataclass(slots=True)
-class Queue:
-    """Units that nobody works on, by voice."""
-
-    units: dict[str, list[Unit]]
-    """Of each voice, the most expensive last."""
-
-    @classmethod
-    def of(cls, units: Sequence[Unit]) -> Queue:
-        """A queue of these units."""
-        found: dict[str, list[Unit]] = {}
-        for unit in sorted(units, key=lambda unit: unit.cost):
-            found.setdefault(unit.model, []).append(unit)
-        return cls(found)
-
-    def take(self, held: str, holders: Counter[str]) -> Unit | None:
-        """The next unit for an actor that holds a voice: of that one, else of the one with most work for its actors."""
-        name = held if self.units.get(held) else self.heaviest(holders)
-        return self.units[name].pop() if name else None
-
-    def heaviest(self, holders: Counter[str]) -> str:
-        """The voice with most work left for each of its actors and one more; empty where nothing is left."""
-        left = {
-            name: sum(unit.cost for unit in units) / (1 + holders[name]) for name, units in self.units.items() if units
-        }
-        return max(left, key=lambda name: (left[name], name), default="")
-
-    def put_back(self, unit: Unit) -> None:
-        """A unit that was not finished goes first."""
-        if unit.requests:
-            self.units.setdefault(unit.model, []).append(unit)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.units.values()))
-
-
 @dataclass(slots=True, eq=False)
 class Worker:
     """One actor: what it holds and what it is working on."""
 
     actor: Any
+    number: int
+    """Its place in the order in which actors were started, from 1."""
     writer: str
     ready: Any
     """Reference that is there once the actor runs and its first model is loaded; None after that."""
@@ -135,9 +102,11 @@ class Pool:
         remote: Any = ray.remote(**needs)
         self._holder: Any = remote(Holder)
         self._fruitless = 0
+        self._replaced = 0
+        """Actors up to this number were there at the last loss that counted."""
         self._strikes: Counter[str] = Counter()
         self._grown = -GROW_S
-        self._names = itertools.count(1)
+        self._started = 0
 
     def drain(self, stopping: Callable[[], bool]) -> None:
         """Work until the queue is empty and everything is answered."""
@@ -175,11 +144,13 @@ class Pool:
             return
         self._grown = now
         while len(self.workers) < self._wanted():
-            writer = f"{uuid.uuid4().hex[:8]}{next(self._names)}-"
+            self._started += 1
+            writer = f"{uuid.uuid4().hex[:8]}{self._started}-"
             # What is asked for may all be taken by now; a voice with nothing left is then let go again.
             voice = self.queue.heaviest(self._holders()) or next(iter(self.voices))
             actor = self._holder.remote(self._run_json, writer)
-            self.workers.append(Worker(actor, writer, actor.hold.remote(self.voices[voice]), held=voice))
+            ready = actor.hold.remote(self.voices[voice])
+            self.workers.append(Worker(actor, self._started, writer, ready, held=voice))
 
     def _holders(self) -> Counter[str]:
         """How many actors hold each voice, or are about to."""
@@ -266,7 +237,9 @@ class Pool:
             first = min(worker.left, default="")
             self._strikes[first] += 1
             strikes = self._strikes[first]
-        self._fruitless += 1
+        if not self._fruitless or worker.number > self._replaced:
+            self._fruitless += 1
+            self._replaced = self._started
         # A unit that was struck often may be innocent, where everything goes often; one that always kills is not.
         if (strikes := max(strikes // UNIT_STRIKES, self._fruitless)) > most:
             raise ClusterError(

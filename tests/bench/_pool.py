@@ -11,9 +11,10 @@ from ecellm.data.encode import Encoder
 from ecellm.evaluate.engines.base import Facts
 from ecellm.evaluate.log import Answer
 from ecellm.evaluate.plan import units
-from ecellm.evaluate.pool import Pool, Queue, Worker
+from ecellm.evaluate.pool import Pool, Worker
 from ecellm.evaluate.requests import FREE, Form, Request, request
 from ecellm.evaluate.voices import Voice
+from ecellm.evaluate.waiting import Queue
 from ecellm.model.load import load_tokenizer
 from ecellm.prompt import policy_of
 from ecellm.session import ray_session
