@@ -20,6 +20,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On several test processes (`-n 2 --dist loadgroup`), heavy tests stay on one of them, one after another.
+
+    They wait more than they compute, so light tests, which go by file, fill the other core meanwhile.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        heavy = item.get_closest_marker("heavy")
+        item.add_marker(pytest.mark.xdist_group("heavy" if heavy else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("heavy") is None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real data, golden scores and specifications; skips where there is none."""

@@ -78,7 +78,9 @@ def join(desk: Desk, part: int) -> None:
     """The linked products' titles to the links."""
     titles: dict[str, tuple[str, int]] = {}
     for name, title, own in desk.rows("titles", part):
-        titles.setdefault(name, (title, own))
+        held = titles.get(name)
+        if held is None or (title and (not held[0] or title < held[0])):  # one of several, whatever the files' order
+            titles[name] = (title, own)
     keep_direction, each_link = desk.recipe.mends.keep_direction, desk.recipe.mends.each_link
     for to, title, own, letter, group, domain, source, place in desk.rows("links", part):
         theirs, other = titles.get(to, (None, 0))

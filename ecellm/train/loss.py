@@ -3,6 +3,9 @@
 Not a mean of anything: the weights were worked out over the whole global batch (`data.batch`), so sums over
 micro-steps and ranks are the loss. The one decision: only positions with a weight go through the output head, and a
 piece of them at a time, recomputed in the backward pass; so the logits of a large vocabulary are never held whole.
+Liger's fused kernel would do that in one pass, but takes no weight for each token (linkedin/Liger-Kernel issue 338),
+and until pull request 1298 gave silently wrong gradients where losses are weighted afterwards (issue 968): it is not
+used.
 """
 
 from __future__ import annotations
