@@ -33,7 +33,7 @@ from tests.bench._real import ROOT
 from tests.bench._stage import changed, fresh_out
 
 SIZES = TinySizes(hidden=256, layers=4, heads=4, vocab=49152)
-LONGEST_S = 40.0
+LONGEST_S = 25.0
 """A kill comes within so many seconds after a start, or after the kill before it."""
 
 
@@ -125,7 +125,7 @@ def _trial(out: Path, draw: random.Random, most: int) -> Trial:
             code = process.wait(timeout=draw.uniform(0, LONGEST_S) if kills < most else None)
         except subprocess.TimeoutExpired:
             actors = _actors(process.pid)
-            if actors and draw.random() < 0.5:
+            if actors and draw.random() < 0.7:
                 trial.actor_kills += _killed(draw.choice(actors).pid)
                 continue
             process.kill()
