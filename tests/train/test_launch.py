@@ -104,7 +104,7 @@ def test_a_group_that_hangs_names_its_ranks_and_starts_again(
 ) -> None:
     out = copied(prepared, tmp_path / "out")
     run = make(out, epochs=60)
-    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"hang_timeout_s": 20})})
+    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"hang_timeout_s": 45})})
     stopped: list[int] = []
 
     def stop_a_worker() -> None:
