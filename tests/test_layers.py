@@ -13,11 +13,11 @@ RANKS = {
     "errors": 0, "records": 0,
     "config": 1, "tasks": 1, "console": 1, "architectures": 2,
     "storage": 2,
-    "stage": 3, "nodes": 3, "provenance": 3, "rows": 3, "sources": 3, "prompt": 3,
-    "placement": 4, "session": 4, "model": 4, "checkpoint": 4, "baselines": 4, "similarity": 4,
+    "stage": 3, "nodes": 3, "provenance": 3, "rows": 3, "sources": 3, "prompt": 3, "similarity": 3, "bleurt": 3,
+    "placement": 4, "session": 4, "model": 4, "checkpoint": 4, "baselines": 4,
     "data": 5, "ecinstruct": 5,
-    "train": 6, "evaluate": 6, "score": 6,
-    "report": 7, "plan": 7, "doctor": 7, "looking": 7,
+    "evaluate": 6, "score": 6,
+    "train": 7, "report": 7, "plan": 7, "doctor": 7, "looking": 7,
     "pipeline": 8, "cluster": 8,
     "cli": 9,
     "jobs": 10,
@@ -29,9 +29,14 @@ DOORS = {
     "ray": (
         "ecellm/session.py", "ecellm/nodes.py", "ecellm/data/prepare.py", "ecellm/train/group.py",
         "ecellm/train/member.py", "ecellm/ecinstruct/flow/cluster.py",
-        "ecellm/evaluate/pool.py", "ecellm/doctor.py", "ecellm/placement.py", "ecellm/cluster/ready.py",
+        "ecellm/train/probes.py",
+        "ecellm/evaluate/pool.py", "ecellm/evaluate/trained.py", "ecellm/doctor.py", "ecellm/placement.py",
+        "ecellm/cluster/ready.py",
         "ecellm/cluster/watch.py", "ecellm/cluster/submit.py",
     ),
+    "vllm": ("ecellm/evaluate/engines/offline.py",),
+    "openai": ("ecellm/evaluate/engines/endpoint.py",),
+    "llguidance": ("ecellm/model/guide.py",),
 }  # fmt: skip
 FILES = sorted([*ROOT.glob("ecellm/**/*.py"), *ROOT.glob("jobs/**/*.py")])
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
+from ecellm.config.evaluation import MODELS, System
 from ecellm.config.mends import TEXT_ONLY
 from ecellm.config.schema import Run
 from ecellm.records import SETTINGS
@@ -87,8 +89,8 @@ def lengths(run: Run) -> Iterator[Fault]:
         yield Fault(
             "prepare.max_length", f"{run.prepare.max_length} tokens", "128 or more: instructions alone need that"
         )
-    if run.evaluate.batch_tokens < run.prepare.max_length:
-        expected = f"prepare.max_length ({run.prepare.max_length}) or more, so that one prompt fits"
+    if 0 < run.evaluate.batch_tokens < run.prepare.max_length:
+        expected = f"prepare.max_length ({run.prepare.max_length}) or more, so that one prompt fits, or 0"
         yield Fault("evaluate.batch_tokens", str(run.evaluate.batch_tokens), expected)
 
 
@@ -172,11 +174,41 @@ def evaluated(run: Run) -> Iterator[Fault]:
             yield Fault(f"evaluate.settings.{number}", repr(setting), "one of " + ", ".join(SETTINGS))
     if not run.sources.published and not set(run.evaluate.tasks) & set(run.build.tasks):
         yield Fault("evaluate.tasks", ", ".join(run.evaluate.tasks) or "none", "tasks of build.tasks")
-    if not run.evaluate.systems:
-        yield Fault("evaluate.systems", "none", "at least one of tuned, untuned, trivial, lexical")
+    if not run.evaluate.systems and not run.evaluate.models:
+        yield Fault("evaluate.systems", "none", "at least one of tuned, untuned, trivial, lexical, or evaluate.models")
+    if run.probe.rows and run.train.engine == "plain":
+        yield Fault("probe.rows", f"{run.probe.rows} with train.engine = plain", "0: one process has no spare workers")
+    if run.probe.setting not in SETTINGS:
+        yield Fault("probe.setting", repr(run.probe.setting), "one of " + ", ".join(SETTINGS))
+
+
+def models_named(run: Run) -> Iterator[Fault]:
+    """Every system has a name of its own; an endpoint has an address."""
+    seen = set(get_args(System))
+    for number, model in enumerate(run.evaluate.models):
+        if model.name in seen:
+            yield Fault(f"evaluate.models.{number}.name", repr(model.name), "a name that no other system has")
+        seen.add(model.name)
+        if model.engine == "openai" and not re.match(r"https?://[^/]", model.endpoint.url):
+            yield Fault(f"evaluate.models.{number}.endpoint.url", repr(model.endpoint.url), "http://… or https://…")
+
+
+def decodings_fit(run: Run) -> Iterator[Fault]:
+    """Each decoding once, and only `transformers` scores answers and keeps grammars."""
+    asked = (run.evaluate.decoding, *run.evaluate.also)
+    if len(set(asked)) < len(asked):
+        yield Fault("evaluate.also", ", ".join(run.evaluate.also), "each decoding once, evaluate.decoding left out")
+    closer = [name for name in asked if name in ("choice", "constrained")]
+    engines = {model.engine for model in run.evaluate.models}
+    if set(run.evaluate.systems) & set(MODELS):
+        engines.add(run.evaluate.engine)
+    for engine in sorted(engines - {"transformers"}):
+        if closer:
+            yield Fault("evaluate.decoding", f"{closer[0]} with the engine {engine}", "greedy or paper")
 
 
 RULES: tuple[Callable[[Run], Iterator[Fault]], ...] = (
     one_kind_of_source, files_once, locations, batch_serves_all, elastic_fits, lengths, tiny_fits, engine_fits,
     attention_fits, rates, rehearsal, recipe_fits, evaluated,
+    models_named, decodings_fit,
 )  # fmt: skip

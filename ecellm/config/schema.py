@@ -17,6 +17,7 @@ from ecellm.config.building import SourceFile as SourceFile
 from ecellm.config.building import SourceFormat as SourceFormat
 from ecellm.config.building import Sources as Sources
 from ecellm.config.evaluation import Evaluate as Evaluate
+from ecellm.config.evaluation import Probe as Probe
 from ecellm.config.section import TASK_IDS as TASK_IDS
 from ecellm.config.section import Count, Kind, Share
 from ecellm.config.section import Section as Section
@@ -205,6 +206,7 @@ class Run(Section):
     train: Train = Train()
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
+    probe: Probe = Probe()
     cluster: Cluster = Cluster()
     track: Track = Track()
     storage: Storage = Storage()

@@ -14,6 +14,7 @@ from ecellm.errors import DataError
 from ecellm.prompt import PromptPolicy
 from ecellm.records import Row
 from ecellm.tasks.registry import task
+from ecellm.tasks.template import SEPARATOR
 
 
 class TooLong(DataError):
@@ -53,7 +54,7 @@ class Encoder:
         limit = self.policy.max_length
         if not self.encoder_decoder:
             limit -= min(task(row.task).max_new_tokens, limit // 2)
-        ids = self._ids(task(row.task).render(row, self.policy.template))
+        ids = self.ids(task(row.task).render(row, self.policy.template))
         return ids if len(ids) <= limit else self._shortened(row, limit)
 
     def sample(self, row: Row) -> Encoded:
@@ -64,7 +65,7 @@ class Encoder:
         """
         limit = self.policy.max_length
         text = task(row.task).render(row, self.policy.template)
-        before = self._ids(text)
+        before = self.ids(text)
         answer = self._answer(text, before, row.output)
         if len(answer) >= limit:
             raise self._too_long(row, f"an answer of {len(answer)} tokens")
@@ -81,7 +82,7 @@ class Encoder:
         while low <= high:
             words = (low + high) // 2
             shorter = replace(row, input=of.shorten(row.input, words))
-            ids = self._ids(of.render(shorter, self.policy.template))
+            ids = self.ids(of.render(shorter, self.policy.template))
             if len(ids) <= limit:
                 best, low = ids, words + 1
             else:
@@ -90,7 +91,17 @@ class Encoder:
             raise self._too_long(row, f"{len(ids)} tokens with its input cut down, {limit} allowed")
         return best
 
-    def _ids(self, prompt: str) -> list[int]:
+    def option(self, text: str) -> list[int]:
+        """Ids of a possible answer as they follow a prompt, without the end token.
+
+        They do not depend on the prompt: what stands before an answer is always the template's last line.
+        """
+        before = SEPARATOR[self.policy.template] + "\n"
+        ids = self._answer(before, self.ids(before), text)
+        return ids[:-1]
+
+    def ids(self, prompt: str) -> list[int]:
+        """Ids of a prompt's text as it is."""
         ids: list[int] = self.tokenizer(prompt)["input_ids"]
         if not self.encoder_decoder and ids and ids[-1] == self.eos:
             return ids[:-1]
@@ -102,7 +113,7 @@ class Encoder:
         if self.encoder_decoder:
             ids = self.tokenizer(answer)["input_ids"]
         else:
-            whole = self._ids(prompt + answer)
+            whole = self.ids(prompt + answer)
             if whole[: len(before)] == before:
                 ids = whole[len(before) :]
             else:

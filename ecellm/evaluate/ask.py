@@ -1,104 +1,198 @@
-"""Have one model answer every row: what is in its log already is not asked again.
+"""Have every system answer every row, as one queue: what is in a log already is not asked again.
 
-The path of one system, from rows to predictions in the rows' order. Rows with the same prompt share one answer.
+The path from rows to predictions in the rows' order. Systems that speak through one voice share its log, so equal
+questions are asked once. Models of this run go through the pool; endpoints are asked from the driver meanwhile, where
+the keys are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.console import console, note, progress
+from ecellm.errors import Stopped
+from ecellm.evaluate.engines.base import Facts
+from ecellm.evaluate.engines.endpoint import dollars
 from ecellm.evaluate.gather import Gather
-from ecellm.evaluate.log import Answer, AnswerLog
-from ecellm.evaluate.plan import batches
+from ecellm.evaluate.holder import Holder
+from ecellm.evaluate.log import Answer, read_log
+from ecellm.evaluate.plan import Unit, cost, saved_share, units
 from ecellm.evaluate.pool import answer_all
 from ecellm.evaluate.requests import Asked, Request, request
 from ecellm.evaluate.rows import Groups
 from ecellm.evaluate.systems import System
+from ecellm.evaluate.voices import Voice, answers_storage, log_folder, named_model
 from ecellm.model.base import placed
 from ecellm.records import Prediction
-from ecellm.storage.base import Storage
 from ecellm.tasks.registry import task
 
-ANSWERS = "answers"
-"""Folder under OUT with one log for each system."""
+Predictions = dict[tuple[str, str], list[Prediction]]
+"""(setting, task id) -> predictions in the rows' order."""
 
 
-class Tick(Protocol):
-    """Told how many rows were answered."""
+@dataclass(slots=True)
+class Talk:
+    """All that is asked of one voice."""
 
-    def __call__(self, n: int) -> None: ...
+    voice: Voice
+    requests: dict[str, Request] = field(default_factory=dict)
+    asked: dict[str, dict[tuple[str, str], list[Asked]]] = field(default_factory=dict)
+    """By system, then as the rows are grouped."""
+    gather: Gather | None = None
+    seconds: float = 0.0
+
+    def missing(self) -> list[Request]:
+        """Requests that nobody has answered yet."""
+        assert self.gather is not None
+        return [self.requests[key] for key in sorted(self.gather.open)]
 
 
-def ask(run: Run, storage: Storage, system: System, groups: Groups) -> dict[tuple[str, str], list[Prediction]]:
-    """Predictions of a model for every row, grouped as the rows are.
+def ask(
+    run: Run, systems: Sequence[System], groups: Groups, stopping: Callable[[], bool] = lambda: False
+) -> tuple[dict[str, Predictions], dict[str, dict[str, Any]]]:
+    """Predictions of every system for every row, and what each voice did (prompts, tokens, seconds, bill).
 
-    Raises ClusterError, CheckpointError, StorageError; whatever was answered until then is in the log.
+    Raises ClusterError, CheckpointError, ConfigError, StorageError, Stopped; what was answered until then is kept.
     """
-    asked, requests = questions(run, system, groups)
-    log = AnswerLog(storage, f"{ANSWERS}/{system.name}")
-    known = log.answers()
-    gather = Gather(requests)
-    gather.add(known[key] for key in requests if key in known)
-    missing = [requests[key] for key in sorted(gather.open)]
-    n_rows = sum(len(rows) for rows in groups.values())
-    note(f"{system.name}: {n_rows:,} rows, {len(requests):,} different prompts, {len(missing):,} to ask")
-    with _progress(system.name, len(missing)) as tick:
+    talks = questions(run, systems, groups)
+    workers = run.evaluate.workers or run.cluster.workers
+    here: list[Unit] = []
+    for name, talk in talks.items():
+        known = read_log(answers_storage(run), log_folder(talk.voice, run))
+        talk.gather = Gather(talk.requests)
+        talk.gather.add(known[key] for key in talk.requests if key in known)
+        here.extend(units(name, talk.missing(), workers))
+        note(_plan(name, talk))
+    done: dict[str, Facts] = {}
+    todo = {unit.model: sum(1 for _ in talks[unit.model].missing()) for unit in here}
+    with _progress(todo, sum(unit.cost for unit in here)) as tick:
+        lock = threading.Lock()
 
-        def keep(answers: list[Answer]) -> None:
-            gather.add(answers)
-            log.add(answers)
-            tick(len(answers))
+        def keep(name: str, answers: Sequence[Answer]) -> None:
+            with lock:
+                talk = talks[name]
+                assert talk.gather is not None
+                talk.gather.add(answers)
+                tick(len(answers), sum(cost(talk.requests[answer.key]) for answer in answers))
 
+        done = _answered(placed(run), {name: talk.voice for name, talk in talks.items()}, here, keep, stopping)
+    found: dict[str, Predictions] = {}
+    for talk in talks.values():
+        assert talk.gather is not None
+        for name, groups_asked in talk.asked.items():
+            found[name] = {key: talk.gather.predictions(rows) for key, rows in groups_asked.items()}
+    return found, {name: _facts(run, talk, done.get(name)) for name, talk in talks.items()}
+
+
+def questions(run: Run, systems: Sequence[System], groups: Groups) -> dict[str, Talk]:
+    """What each row asks of each system, by voice."""
+    talks: dict[str, Talk] = {}
+    for system in systems:
+        talk = talks.setdefault(system.voice.name, Talk(system.voice))
+        mine = talk.asked.setdefault(system.name, {})
+        for (setting, name), rows in groups.items():
+            if not system.covers(name):
+                continue
+            limit = max(task(name).max_new_tokens, system.least_new_tokens)
+            for row in rows:
+                decoding, form = system.form(row)
+                one = request(
+                    system.prompt(row), model=system.voice.digest, decoding=decoding, max_new_tokens=limit,
+                    seed=run.seed, form=form,
+                )  # fmt: skip
+                talk.requests.setdefault(one.key, one)
+                mine.setdefault((setting, name), []).append(
+                    Asked(
+                        setting=setting, task=name, id=row.id, key=one.key, prompt_sha256=one.prompt_sha256,
+                        decoding=decoding,
+                    )
+                )  # fmt: skip
+    return talks
+
+
+def _answered(
+    run: Run,
+    voices: dict[str, Voice],
+    here: list[Unit],
+    keep: Callable[[str, Sequence[Answer]], None],
+    stopping: Callable[[], bool],
+) -> dict[str, Facts]:
+    """Have the units answered: by the pool, and those of endpoints in threads beside it."""
+    away = {name: voice for name, voice in voices.items() if voice.engine == "openai"}
+    over = threading.Event()
+    found: dict[str, Facts] = {}
+
+    def talk_to(name: str) -> None:
+        holder = Holder(run.model_dump_json(), "")
+        for unit in (unit for unit in here if unit.model == name):
+            for answers in holder.answer(away[name], unit.requests):
+                keep(name, answers)
+                if over.is_set() or stopping():
+                    raise Stopped("evaluation stopped on request", mend="run the same command again")
+        found[name] = holder.facts()
+
+    with ThreadPoolExecutor(max_workers=max(1, len(away))) as threads:
+        talks = [threads.submit(talk_to, name) for name in away if any(unit.model == name for unit in here)]
         try:
-            plan = batches(missing, run.evaluate.batch_tokens)
-            answer_all(placed(run), system.name, system.separator, plan, keep)
-        finally:
-            log.flush()
-    return {key: gather.predictions(rows) for key, rows in asked.items()}
+            found |= answer_all(run, voices, [unit for unit in here if unit.model not in away], keep, stopping)
+        except BaseException:
+            over.set()
+            raise
+        for one in talks:
+            one.result()
+    return found
 
 
-def questions(
-    run: Run, system: System, groups: Groups
-) -> tuple[dict[tuple[str, str], list[Asked]], dict[str, Request]]:
-    """What each row asks, and the different requests by key."""
-    asked: dict[tuple[str, str], list[Asked]] = {}
-    requests: dict[str, Request] = {}
-    for (setting, name), rows in groups.items():
-        limit = task(name).max_new_tokens
-        for row in rows:
-            one = request(
-                system.encoder.prompt(row),
-                model=system.digest,
-                decoding=run.evaluate.decoding,
-                max_new_tokens=limit,
-                seed=run.seed,
-            )
-            requests.setdefault(one.key, one)
-            asked.setdefault((setting, name), []).append(
-                Asked(setting=setting, task=name, id=row.id, key=one.key, prompt_sha256=one.prompt_sha256)
-            )
-    return asked, requests
+def _plan(name: str, talk: Talk) -> str:
+    missing = talk.missing()
+    rows = sum(len(group) for groups in talk.asked.values() for group in groups.values())
+    text = f"{name}: {rows:,} rows, {len(talk.requests):,} different prompts, {len(missing):,} to ask"
+    if missing and talk.voice.engine == "transformers":
+        text += f", {saved_share(missing):.0%} of their tokens shared"
+    return text
+
+
+def _facts(run: Run, talk: Talk, done: Facts | None) -> dict[str, Any]:
+    """What a voice did in this command, and its whole bill over all commands."""
+    found: dict[str, Any] = {"requests": len(talk.requests), "model": talk.voice.digest}
+    if done is not None:
+        found |= asdict(done)
+        if done.prompt_tokens:
+            found["saved_share"] = round(1 - done.computed_tokens / done.prompt_tokens, 4)
+    assert talk.gather is not None
+    bills = [answer.bill for answer in talk.gather.found.values() if answer.bill]
+    if bills:
+        bill = found["bill"] = {name: sum(bill[name] for bill in bills) for name in bills[0]}
+        place = named_model(talk.voice.name, run).endpoint
+        found["dollars"] = dollars(place, bill["prompt_tokens"], bill["answer_tokens"])
+    return found
 
 
 @contextmanager
-def _progress(name: str, total: int) -> Iterator[Tick]:
-    """A live display on a screen; a line at every tenth where there is none."""
+def _progress(todo: dict[str, int], work: float) -> Iterator[Callable[[int, float], None]]:
+    """A live display on a screen; a line at every tenth where there is none. Time left is by estimated work."""
+    total = sum(todo.values())
     if not total:
-        yield lambda n: None
+        yield lambda n, cost: None
         return
-    done = 0
+    done, spent, begun = 0, 0.0, time.monotonic()
     with progress() as display:
-        bar: Any = display.add_task(name, total=total, extra="prompts")
+        bar: Any = display.add_task(" + ".join(todo), total=total, extra="prompts")
 
-        def tick(n: int) -> None:
-            nonlocal done
-            before, done = done, done + n
-            display.advance(bar, n)
+        def tick(n: int, cost: float) -> None:
+            nonlocal done, spent
+            before, done, spent = done, done + n, spent + cost
+            minutes = (time.monotonic() - begun) / 60 * max(0.0, work / max(spent, 1e-9) - 1)
+            left = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
+            display.update(bar, completed=done, extra=f"prompts, {left}")
             if not console.is_terminal and before * 10 // total != done * 10 // total:
-                note(f"{name}: {done:,}/{total:,} prompts")
+                note(f"{' + '.join(todo)}: {done:,}/{total:,} prompts, {left if done < total else 'done'}")
 
         yield tick

@@ -56,4 +56,6 @@ def _prediction(row: Asked, answer: Answer) -> Prediction:
         parsed=task(row.task).parse(answer.text),
         finish_reason=answer.finish_reason,
         tokens=answer.tokens,
+        decoding=row.decoding,
+        shares=answer.shares,
     )

@@ -1,22 +1,26 @@
-"""The answers of one system so far, append-only, so that a killed evaluation asks only what is missing.
+"""The answers of one model so far, append-only, so that a killed evaluation asks only what is missing.
 
-A log is a folder of numbered parts, each written whole and never again: the same on a disk and in S3, where nothing
-can be appended. Answers are keyed by content (`requests`), so answers to other questions may lie in the same log and
-are ignored. It is not the result: `predictions.jsonl` is.
+A log is a folder of parts, each written whole and never again: the same on a disk and in S3, where nothing can be
+appended. Whoever answers writes its own parts, before it tells anybody, so an answer that was given is never lost with
+the driver. Answers are keyed by content (`requests`), so answers to other questions may lie in the same log and are
+ignored. It is not the result: `predictions.jsonl` is.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from ecellm.errors import StorageError
 from ecellm.storage.base import Storage, join
 
-FLUSH_ANSWERS, FLUSH_SECONDS = 256, 2.0
-"""A part is written at the first of these; a kill loses no more than that."""
+FLUSH_ANSWERS, FLUSH_SECONDS = 256, 1.0
+"""A part is written at the first of these; a kill loses no more than that, and what was under way."""
+MOST_PARTS = 200
+"""A log with more is rewritten as one part before it is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,56 +31,92 @@ class Answer:
     text: str
     tokens: int
     finish_reason: str
+    shares: dict[str, float] | None = None
+    """Under `choice`: the probability of each possible answer among them."""
+    bill: dict[str, float] | None = None
+    """Of an endpoint: prompt and answer tokens and tries, over all tries that it took."""
 
 
-class AnswerLog:
-    """Answers in `folder` of a storage. `clock` gives seconds; tests put their own there."""
+class LogWriter:
+    """One writer's parts of the log in `folder`. `clock` gives seconds; tests put their own there."""
 
-    def __init__(self, storage: Storage, folder: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, storage: Storage, folder: str, writer: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.storage, self.folder, self.clock = storage, folder, clock
-        self.parts = [key for key, _ in storage.list(f"{folder}/") if key.endswith(".jsonl")]
+        self.writer = writer or uuid.uuid4().hex[:12]
         self.pending: list[Answer] = []
-        self.flushed = clock()
+        self.flushed, self.number = clock(), 0
 
-    def answers(self) -> dict[str, Answer]:
-        """Every answer by key. Raises StorageError where one question has two different answers."""
-        found: dict[str, Answer] = {}
-        for part in self.parts:
-            for answer in _read(self.storage, part):
-                if found.setdefault(answer.key, answer) != answer:
-                    raise _two_answers(join(self.storage.root, part), answer.key)
-        return found
-
-    def add(self, answers: list[Answer]) -> None:
-        """Keep answers; they are on storage after the next flush."""
-        self.pending.extend(answers)
-        if len(self.pending) >= FLUSH_ANSWERS or self.clock() - self.flushed >= FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is pending as the next part. Raises StorageError."""
+    def add(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Keep answers. Returns those that are on storage now and were not told of yet: none until a part is due."""
         if not self.pending:
-            return
-        lines = "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in self.pending)
-        number = 1 + max((_number(part) for part in self.parts), default=0)
-        while not self.storage.write_new(key := f"{self.folder}/part-{number:06d}.jsonl", lines.encode()):
-            number += 1
-        self.parts.append(key)
-        self.pending, self.flushed = [], self.clock()
+            self.flushed = self.clock()
+        self.pending.extend(answers)
+        due = len(self.pending) >= FLUSH_ANSWERS or self.clock() - self.flushed >= FLUSH_SECONDS
+        return self.flush() if due else []
+
+    def flush(self) -> list[Answer]:
+        """Write what is pending as the next part, and return it. Raises StorageError."""
+        if not self.pending:
+            return []
+        written, self.pending = self.pending, []
+        self.number += 1
+        self.storage.write(_part(self.folder, self.writer, self.number), _lines(written))
+        self.flushed = self.clock()
+        return written
 
 
-def _number(part: str) -> int:
-    digits = part.rsplit("-", 1)[-1].removesuffix(".jsonl")
-    return int(digits) if digits.isdigit() else 0
+def read_log(storage: Storage, folder: str, writer: str = "") -> dict[str, Answer]:
+    """Every answer by key, or those of one writer.
+
+    A question may have been answered twice, by runs that share a log or by a worker that was given up too early; the
+    answer in the first part by name holds, for every reader. Raises StorageError where a part is broken.
+    """
+    found, parts = _all(storage, f"{folder}/part-{writer}")
+    if not writer and len(parts) > MOST_PARTS:
+        # Whole before the others go, so that a kill in between leaves every answer, some of them twice.
+        storage.write(_part(folder, f"all{uuid.uuid4().hex[:9]}", 0), _lines(list(found.values())))
+        for part in parts:
+            storage.delete(part)
+    return found
 
 
-def _read(storage: Storage, part: str) -> list[Answer]:
+def _all(storage: Storage, begins: str) -> tuple[dict[str, Answer], list[str]]:
+    """Answers of the parts whose keys begin so, and those keys, sorted."""
+    folder = begins.rpartition("/")[0]
+    for _ in range(3):
+        found: dict[str, Answer] = {}
+        keys = (key for key, _ in storage.list(f"{folder}/"))
+        parts = sorted(key for key in keys if key.startswith(begins) and key.endswith(".jsonl"))
+        try:
+            for part in parts:
+                for answer in _read(storage, part):
+                    found.setdefault(answer.key, answer)
+        except FileNotFoundError:  # another run that shares the log has made one part of them: look again
+            continue
+        return found, parts
+    raise StorageError(
+        f"{join(storage.root, folder)}: parts of the log go while they are read", expected="a log that stands",
+        mend="run the same command again",
+    )  # fmt: skip
+
+
+def _part(folder: str, writer: str, number: int) -> str:
+    return f"{folder}/part-{writer}-{number:06d}.jsonl"
+
+
+def _lines(answers: Sequence[Answer]) -> bytes:
+    found = [{key: value for key, value in asdict(answer).items() if value is not None} for answer in answers]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found).encode()
+
+
+def _read(storage: Storage, part: str) -> Iterator[Answer]:
     lines = storage.read(part).decode("utf-8", errors="replace").split("\n")
     torn = lines.pop()  # what follows the last newline: empty, or a line that was never finished
-    found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(Answer(**json.loads(line)))
+            yield Answer(**json.loads(line))
         except (ValueError, TypeError) as fault:
             if number == len(lines) and not torn:
                 break
@@ -86,13 +126,3 @@ def _read(storage: Storage, part: str) -> list[Answer]:
                 expected="one JSON object with key, text, tokens, finish_reason",
                 mend="delete this part; its questions are asked again",
             ) from fault
-    return found
-
-
-def _two_answers(where: str, key: str) -> StorageError:
-    return StorageError(
-        f"{where}: a second, different answer to one question",
-        found=f"key {key[:16]}…",
-        expected="one answer for each question",
-        mend="delete the folder of this log and evaluate again",
-    )

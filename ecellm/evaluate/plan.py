@@ -1,35 +1,63 @@
-"""How requests are cut into batches: one queue over all tasks and settings, so each actor loads its model once.
+"""How requests are cut into units of work: one queue over all models, settings and tasks.
 
-Requests of similar length and limit share a batch, the most expensive batches go first: a batch that does not fit in
-memory shows at once, and no actor is left alone with a long one at the end. The plan changes speed, never answers.
+A unit is what a worker takes at once; within it the model's own loop decides what shares a forward pass. Prompts that
+begin alike lie in one unit, since their common beginning is computed once. The most expensive units go first: what does
+not fit in memory shows at once, and no worker is left alone with a long one at the end. The plan changes speed, never
+answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ecellm.evaluate.requests import Request
 
-MAX_ROWS = 256
-"""Rows in one batch, however short: beyond it a batch gains nothing and a kill loses more."""
+MOST_ROWS = 512
+"""Requests in one unit, however short."""
+UNITS_PER_WORKER = 6
+"""Units of an average worker: enough that the last ones even out, few enough that prefixes are shared."""
+LEAST_COST = 4_000.0
+LIKELY_ANSWER = 24
+"""Tokens of an answer that has room for more, for estimates."""
 
 
-def batches(requests: Iterable[Request], batch_tokens: int) -> list[tuple[Request, ...]]:
-    """Requests in batches of at most `batch_tokens` padded prompt tokens; a longer prompt makes a batch of its own."""
-    ordered = sorted(requests, key=lambda r: (-_limit_class(r), -len(r.prompt_ids), r.key))
-    made: list[tuple[Request, ...]] = []
-    current: list[Request] = []
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Requests of one model and one decoding that a worker takes at once."""
+
+    model: str
+    requests: tuple[Request, ...]
+
+    @property
+    def cost(self) -> float:
+        """Estimated work, in prompt tokens."""
+        return sum(cost(request) for request in self.requests)
+
+
+def cost(request: Request) -> float:
+    """Estimated work of one request: a decode step costs more than a prompt token."""
+    answers = len(request.form.options) if request.decoding == "choice" else min(request.max_new_tokens, LIKELY_ANSWER)
+    return len(request.prompt_ids) + 1.5 * answers
+
+
+def units(model: str, requests: Iterable[Request], workers: int) -> list[Unit]:
+    """The requests of one model in units, the most expensive first. Every request is in one of them."""
+    ordered = sorted(requests, key=lambda r: (r.decoding, -_limit_class(r), r.prompt_ids, r.key))
+    share = max(LEAST_COST, sum(map(cost, ordered)) / max(1, workers) / UNITS_PER_WORKER)
+    made: list[list[Request]] = []
+    spent = 0.0
     for request in ordered:
-        width = max(len(request.prompt_ids), len(current[0].prompt_ids) if current else 0)
-        full = len(current) == MAX_ROWS or width * (len(current) + 1) > batch_tokens
-        other = bool(current) and _limit_class(current[0]) != _limit_class(request)
-        if current and (full or other):
-            made.append(tuple(current))
-            current = []
-        current.append(request)
-    if current:
-        made.append(tuple(current))
-    return sorted(made, key=lambda batch: -_cost(batch))
+        if not made or _kind(made[-1][0]) != _kind(request) or spent >= share or len(made[-1]) == MOST_ROWS:
+            made.append([])
+            spent = 0.0
+        made[-1].append(request)
+        spent += cost(request)
+    return sorted((Unit(model, tuple(group)) for group in made), key=lambda unit: -unit.cost)
+
+
+def _kind(request: Request) -> tuple[str, int]:
+    return request.decoding, _limit_class(request)
 
 
 def _limit_class(request: Request) -> int:
@@ -37,5 +65,10 @@ def _limit_class(request: Request) -> int:
     return (request.max_new_tokens.bit_length() + 1) // 2
 
 
-def _cost(batch: tuple[Request, ...]) -> int:
-    return len(batch) * (len(batch[0].prompt_ids) + batch[0].max_new_tokens)
+def saved_share(requests: Sequence[Request]) -> float:
+    """The part of the prompts' tokens that need not be computed when equal beginnings are computed once."""
+    from ecellm.model.tree import grow
+    from ecellm.model.tree import saved_share as share
+
+    prompts = [request.prompt_ids for request in requests]
+    return share(prompts, grow(prompts))

@@ -1,7 +1,8 @@
-"""What is asked of a model: one request for each different prompt, named by its content.
+"""What is asked of a model: one request for each different question, named by its content.
 
-The key is a digest of the model, the prompt's token ids and the decoding, so an answer in a log belongs to this
-question and to no other, and two rows with the same prompt are asked once. No model and no files here.
+The key is a digest of the model, the prompt's token ids and the decoding with all that it depends on, so an answer in a
+log belongs to this question and to no other, and two rows with the same question are asked once. No model and no files
+here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,21 @@ from dataclasses import dataclass
 
 PAPER_NEW_TOKENS = 100
 """New tokens under the paper's decoding, whatever the task (spec C.6)."""
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a row may be answered beside freely: `options` to score, with their tokens, or a `grammar` to keep."""
+
+    options: tuple[str, ...] = ()
+    tokens: tuple[Tokens, ...] = ()
+    ranked: bool = False
+    """The options are orders of lettered items, and the answer is the order of highest expected gain."""
+    grammar: str = ""
+
+
+FREE = Form()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +37,12 @@ class Request:
 
     key: str
     prompt_sha256: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: Tokens
+    decoding: str
     max_new_tokens: int
     seed: int | None
-    """Seed of its sampling; None: greedy."""
+    """Seed of its sampling; None: no chance in it."""
+    form: Form = FREE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +55,7 @@ class Asked:
     id: str
     key: str
     prompt_sha256: str
+    decoding: str = "greedy"
 
 
 def prompt_digest(prompt_ids: Sequence[int]) -> str:
@@ -47,22 +66,30 @@ def prompt_digest(prompt_ids: Sequence[int]) -> str:
     return hashlib.sha256(ids.tobytes()).hexdigest()
 
 
-def request(prompt_ids: Sequence[int], *, model: str, decoding: str, max_new_tokens: int, seed: int) -> Request:
+def request(
+    prompt_ids: Sequence[int], *, model: str, decoding: str, max_new_tokens: int, seed: int, form: Form = FREE
+) -> Request:
     """The request for one prompt.
 
     Args:
         model: digest of the model folder.
-        decoding: `greedy` or `paper`; the paper's asks for 100 new tokens everywhere.
+        decoding: the paper's asks for 100 new tokens everywhere; `choice` and `constrained` need a form.
         seed: seed of the run; each request draws its own from it.
     """
     limit = PAPER_NEW_TOKENS if decoding == "paper" else max_new_tokens
     digest = prompt_digest(prompt_ids)
-    name = f"{decoding}/{limit}" + (f"/{seed}" if decoding == "paper" else "")
+    name = {
+        "paper": f"paper/{limit}/{seed}",
+        "choice": f"choice/{'ranked' if form.ranked else 'mean'}/{form.tokens}",
+        "constrained": f"constrained/{limit}/{hashlib.sha256(form.grammar.encode()).hexdigest()}",
+    }.get(decoding, f"{decoding}/{limit}")
     key = hashlib.sha256(f"{model}\n{digest}\n{name}".encode()).hexdigest()
     return Request(
         key=key,
         prompt_sha256=digest,
         prompt_ids=tuple(prompt_ids),
+        decoding=decoding,
         max_new_tokens=limit,
         seed=int(key[:15], 16) if decoding == "paper" else None,
+        form=form,
     )

@@ -35,10 +35,11 @@ def groups_to_test(run: Run, storage: Storage) -> Groups:
             mend="run `ecellm build` first, or name other evaluate.settings and evaluate.tasks",
         )
     order = [(setting, name) for setting in run.evaluate.settings for name in run.evaluate.tasks]
-    return {key: _limited(found[key], run.evaluate.limit, run.seed) for key in order if key in found}
+    return {key: limited(found[key], run.evaluate.limit, run.seed) for key in order if key in found}
 
 
-def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
+def limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
+    """The rows whose (seed, id) hash lowest, as many as the limit says, in their order; 0: all."""
     if not limit or len(rows) <= limit:
         return rows
     keep = set(

@@ -3,20 +3,24 @@
 The form is a contract (DESIGN 4): `{setting: {task: {rule: {metric: value, "ci95": [lo, hi]}, "n", "n_failed"}}}`.
 `ci95` is the interval of the task's primary metric; `ci95_metrics` beside it has every metric's. The paper rule has
 none: it drops rows, so a resample of its rows is not a resample of its score. A metric of an encoder that is not the
-paper's carries the encoder's name.
+paper's carries the encoder's name. Beside the rules stand what went wrong, breakdowns, and the decoding's name.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ecellm.records import Prediction, Row
+from ecellm.tasks import breakdown
 from ecellm.tasks.answers import suffix
-from ecellm.tasks.base import Case, Floats, Similarity, Task
+from ecellm.tasks.base import Case, Floats, Learnt, Similarity, Task
 from ecellm.tasks.intervals import bootstrap
 
 RULES = ("strict", "paper")
@@ -25,63 +29,90 @@ Scores = dict[str, dict[str, dict[str, Any]]]
 
 
 class Remembered:
-    """A similarity that computes each pair of texts once: both rules and all trivial rules ask for the same."""
+    """A model's score of two texts that is computed once for each pair: both rules and all systems ask for the same."""
 
-    def __init__(self, similarity: Similarity) -> None:
-        self.similarity = similarity
+    def __init__(self, score: Similarity | Learnt) -> None:
+        self.score = score
         self.known: dict[tuple[str, str], Floats] = {}
 
     def __call__(self, predictions: Sequence[str], labels: Sequence[str]) -> Floats:
-        """[n, 3] precision, recall, F1."""
+        """[n, …] what `score` gives for each pair."""
         pairs = list(zip(predictions, labels, strict=True))
         fresh = sorted({pair for pair in pairs if pair not in self.known})
         if fresh:
-            found = self.similarity([a for a, _ in fresh], [b for _, b in fresh])
+            found = self.score([a for a, _ in fresh], [b for _, b in fresh])
             self.known.update(zip(fresh, np.asarray(found, dtype=np.float64), strict=True))
-        return np.array([self.known[pair] for pair in pairs], dtype=np.float64).reshape(-1, 3)
+        return np.array([self.known[pair] for pair in pairs], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judges:
+    """What scores texts and how often rows are resampled; the models are for AG alone."""
+
+    resamples: int
+    seed: int
+    similarity: Similarity | None = None
+    bleurt: Learnt | None = None
+    encoder: str = ""
 
 
 def score_task(
-    task: Task,
-    rows: Sequence[Row],
-    texts: Sequence[str],
-    *,
-    resamples: int,
-    seed: int,
-    similarity: Similarity | None = None,
-    encoder: str = "",
-    family: str = "",
-) -> dict[str, Any]:
-    """Scores of one task in one setting.
+    task: Task, rows: Sequence[Row], said: Sequence[Prediction], judges: Judges, family: str = ""
+) -> tuple[dict[str, Any], Floats]:
+    """Scores of one task in one setting, and the strict rule's statistics of each row, [n, k].
 
     Args:
-        rows: test rows of one setting, in the order of `texts`.
+        rows: test rows of one setting, in the order of `said`.
         family: `t5` for the authors' T5 variant of the paper rule.
 
-    Raises DataError where rows and texts differ in number.
+    Raises DataError where rows and predictions differ in number.
     """
+    texts, labels = [one.text for one in said], [row.output for row in rows]
+    free, encoder = task.id == "AG", judges.encoder if task.id == "AG" else ""
     case = Case(
         predictions=tuple(texts),
-        labels=tuple(row.output for row in rows),
+        labels=tuple(labels),
         setting=rows[0].setting,
         option_labels=tuple(row.option_labels for row in rows if row.option_labels is not None),
         family=family,
-        similarity=similarity,
+        similarity=judges.similarity if free else None,
+        bleurt=judges.bleurt if free else None,
         encoder=encoder,
     )
     paper = task.score(case, "paper")
     items = task.items(case)
     strict: dict[str, Any] = _named(dict(task.reduce(items)), encoder)
-    spans = _named(bootstrap(items, task.reduce, resamples=resamples, seed=seed), encoder)
-    strict["ci95"] = list(spans.get(primary(task, strict), ()))
+    spans = _named(bootstrap(items, task.reduce, resamples=judges.resamples, seed=judges.seed), encoder)
+    main = primary(task, strict)
+    strict["ci95"] = list(spans.get(main, ()))
     strict["ci95_metrics"] = {metric: list(span) for metric, span in spans.items()}
-    return {
+    kinds = breakdown.failures(task, texts, [one.finish_reason for one in said], items)
+    entry = {
         "strict": _plain(strict),
         "paper": _plain(_named(dict(paper), encoder)),
         "n": len(rows),
         "n_failed": sum(1 for text in texts if task.parse(text) is None),
-        "primary": primary(task, strict),
+        "primary": main,
+        "decoding": ", ".join(name for name, _ in Counter(one.decoding for one in said if one.decoding).most_common()),
+        "failures": kinds,
     }
+    return entry | _plain(_taken_apart(task, rows, said, items)), items
+
+
+def _taken_apart(task: Task, rows: Sequence[Row], said: Sequence[Prediction], items: Floats) -> dict[str, Any]:
+    """Breakdowns; those that a task does not have are left out."""
+    texts, labels = [one.text for one in said], [row.output for row in rows]
+    table = breakdown.confusion(task, texts, labels)
+    found = {
+        "confusion": table,
+        "by_class": breakdown.by_class(table),
+        "by_source": breakdown.by_group([row.source for row in rows], items, task.reduce, task.primary),
+        "calibration": breakdown.calibration(task, texts, labels, [one.shares for one in said]),
+    }
+    if task.kind == "extraction":
+        names = [breakdown.attribute_of(label) for label in labels]
+        found["by_class"] = breakdown.by_group(names, items, task.reduce, task.primary)
+    return {name: value for name, value in found.items() if value}
 
 
 def primary(task: Task, metrics: dict[str, Any]) -> str:
@@ -112,7 +143,18 @@ def _plain(value: Any) -> Any:
 
 def predictions_jsonl(predictions: Sequence[Prediction]) -> bytes:
     """`predictions.jsonl`: one line for each row, in the rows' order."""
-    import json
-    from dataclasses import asdict
+    lines = []
+    for one in predictions:
+        line = asdict(one)
+        if one.shares is None:
+            del line["shares"]
+        if one.decoding in ("", "greedy"):
+            del line["decoding"]
+        lines.append(json.dumps(line, ensure_ascii=False))
+    return "".join(f"{line}\n" for line in lines).encode()
 
-    return "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions).encode()
+
+def items_json(predictions: Sequence[Prediction], items: Floats) -> bytes:
+    """`items.json`: the strict rule's statistics of each row, for comparisons of systems row by row."""
+    found = {"ids": [one.id for one in predictions], "items": _plain(items.tolist())}
+    return json.dumps(found, separators=(",", ":")).encode()

@@ -1,6 +1,7 @@
 """Systems side by side, and whether the tuned one is better: numbers of scores.json, none of our own but differences.
 
-"Beats" means a higher point value than both the untuned model and the best trivial rule; "clearly" means that its
+"Beats" means a higher point value than both the untuned model and the best trivial rule; "clearly" means that the
+difference to the better of the two is significant on the same rows (p < 0.05), or, where rows were not kept, that its
 interval also lies above theirs. Which rule is best is decided for each task by the rules' own scores. Lexical rules
 (word overlap) stand beside, and do not enter "beats": the verdict counts them in a sentence of its own.
 """
@@ -8,11 +9,13 @@ interval also lies above theirs. Which rule is best is decided for each task by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ecellm.report.load import Scores
+from ecellm.report.board import difference
+from ecellm.report.load import Outcome, Scores
 from ecellm.tasks.registry import TASKS
+from ecellm.tasks.significance import LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Cell:
     high: float | None = None
     by: str = ""
     failed: int = 0
+    system: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,14 @@ class Line:
     untuned: Cell | None
     trivial: Cell | None
     lexical: Cell | None = None
+    p: float | None = None
+    """How likely chance makes such a difference to the better of the other two; None where it is not known."""
+
+    @property
+    def rival(self) -> Cell | None:
+        """The better of the untuned model and the best trivial rule; None unless both are there."""
+        both = [cell for cell in (self.untuned, self.trivial) if cell]
+        return max(both, key=lambda cell: cell.value) if len(both) == 2 else None
 
     @property
     def bar(self) -> float | None:
@@ -62,7 +74,9 @@ class Line:
 
     @property
     def clearly(self) -> bool:
-        """Whether its interval lies above both others'."""
+        """Whether that is more than chance."""
+        if self.p is not None:
+            return bool(self.beats) and self.p < LEVEL
         tuned, others = self.tuned, [cell for cell in (self.untuned, self.trivial) if cell]
         if not self.beats or tuned is None or tuned.low is None:
             return False
@@ -111,13 +125,21 @@ def settings_of(scores: dict[str, Scores]) -> list[str]:
     return sorted(found, key=lambda setting: (not setting.startswith("IND"), setting))
 
 
-def lines(scores: dict[str, Scores], setting: str, rule: str) -> list[Line]:
-    """The tasks of a setting in the paper's order, primary metric, under `strict` or `paper`."""
-    return [
-        line
-        for task in TASKS
-        if (line := _line(scores, setting, task, rule)) is not None
-    ]  # fmt: skip
+def lines(scores: dict[str, Scores], setting: str, rule: str, outcome: Outcome | None = None) -> list[Line]:
+    """The tasks of a setting in the paper's order, primary metric, under `strict` or `paper`.
+
+    With the `outcome` that the scores are from, differences under `strict` are tested on its rows.
+    """
+    found = [line for task in TASKS if (line := _line(scores, setting, task, rule)) is not None]
+    if outcome is None or rule != "strict":
+        return found
+    return [replace(line, p=_p(outcome, line)) for line in found]
+
+
+def _p(outcome: Outcome, line: Line) -> float | None:
+    if line.tuned is None or line.rival is None:
+        return None
+    return difference(outcome, line.tuned.system, outcome, line.rival.system, line.setting, line.task)
 
 
 def verdict(of: Sequence[Line]) -> Verdict:
@@ -164,4 +186,5 @@ def _cell(entry: dict[str, Any], rule: str, metric: str, system: str) -> Cell | 
     if value is None:
         return None
     low, high = found.get("ci95") or (None, None)
-    return Cell(float(value), low, high, system.rsplit("/", 1)[-1].replace("_", " "), int(entry.get("n_failed", 0)))
+    by = system.rsplit("/", 1)[-1].replace("_", " ")
+    return Cell(float(value), low, high, by, int(entry.get("n_failed", 0)), system)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ecellm.report.curves import Series, line_chart
 from ecellm.report.load import Outcome
+from ecellm.tasks.registry import TASKS
 
 CURVES = (
     ("loss", (("loss", "training", "s0"), ("val_loss", "validation", "s1"))),
@@ -66,6 +67,19 @@ def curves(outcome: Outcome) -> list[Any]:
         chart = line_chart(title, series)
         if chart:
             charts.append(chart)
+    return charts + _probed(outcome)
+
+
+def _probed(outcome: Outcome) -> list[Any]:
+    """The primary metric of each task while the model was trained, on a sample of rows."""
+    charts = []
+    for task in TASKS:
+        found = [(float(line["step"]), line["scores"][task]) for line in outcome.probes if task in line["scores"]]
+        points = [(step, float(one["value"])) for step, one in found if one.get("value") is not None]
+        if points:
+            last = found[-1][1]
+            title = f"{task} {last['metric']}, {last['n']} rows while training"
+            charts.append(line_chart(title, [Series(task, points, "s1")]))
     return charts
 
 

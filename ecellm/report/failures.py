@@ -51,15 +51,16 @@ def failures(outcome: Outcome, setting: str, wanted: int = 3) -> list[Failures]:
     if not any(said.values()):
         return []
     rows = {(task(row.task).id, row.id): row for row in read_rows(outcome.storage, split="test", setting=setting)}
-    template = str(((outcome.facts.get("run") or {}).get("prepare") or {}).get("template", "alpaca"))
-    return [_failures(name, setting, found, rows, template, wanted) for name, found in said.items() if found]
+    return [_failures(outcome, name, setting, found, rows, wanted) for name, found in said.items() if found]
 
 
 def _failures(
-    name: str, setting: str, said: list[Prediction], rows: dict[tuple[str, str], Row], template: str, wanted: int
+    outcome: Outcome, name: str, setting: str, said: list[Prediction], rows: dict[tuple[str, str], Row], wanted: int
 ) -> Failures:
     read = TASKS[name].parse
-    kinds = [(one, rows[name, one.id], _kind(name, one, rows[name, one.id])) for one in said if (name, one.id) in rows]
+    kinds = [
+        (one, rows[name, one.id], kind_of(name, one, rows[name, one.id])) for one in said if (name, one.id) in rows
+    ]
     bad = [entry for entry in kinds if entry[2] != "right"]
     # Unreadable ones first, then in an order that has nothing to do with the answers.
     bad.sort(key=lambda entry: (entry[2] != "unreadable", hashlib.sha256(entry[0].id.encode()).digest()))
@@ -78,7 +79,7 @@ def _failures(
             Example(
                 id=one.id,
                 kind=kind,
-                prompt=_middle_out(TASKS[name].render(row, "mistral" if template == "mistral" else "alpaca")),
+                prompt=shown_prompt(outcome, name, row),
                 reply=one.text,
                 parsed="" if one.parsed is None else one.parsed,
                 gold=row.output if read(row.output) is not None else f"{row.output} (unreadable itself)",
@@ -88,7 +89,14 @@ def _failures(
     )
 
 
-def _kind(name: str, said: Prediction, row: Row) -> str:
+def shown_prompt(outcome: Outcome, name: str, row: Row) -> str:
+    """A row's prompt in the run's template, without the middle of a long one."""
+    template = str(((outcome.facts.get("run") or {}).get("prepare") or {}).get("template", "alpaca"))
+    return _middle_out(TASKS[name].render(row, "mistral" if template == "mistral" else "alpaca"))
+
+
+def kind_of(name: str, said: Prediction, row: Row) -> str:
+    """`right`, `wrong` or `unreadable`."""
     if said.parsed is None:
         return "unreadable"
     return "right" if said.parsed == TASKS[name].parse(row.output) else "wrong"

@@ -9,11 +9,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ecellm.errors import DataError
 from ecellm.provenance import read_run_json
 from ecellm.records import Prediction
 from ecellm.storage.base import Storage, join
 from ecellm.storage.open import open_storage
+from ecellm.tasks.base import Floats
 
 Scores = dict[str, dict[str, dict[str, Any]]]
 
@@ -36,11 +39,15 @@ class Outcome:
     facts: dict[str, Any]
     """run.json."""
     scores: dict[str, Scores]
-    """By system: `tuned`, `untuned`, `trivial/RULE`, `lexical/RULE`."""
+    """By system: `tuned`, `untuned`, `few_shot`, `tfidf`, …, `trivial/RULE`, `lexical/RULE`, `SYSTEM@DECODING`."""
     metrics: list[dict[str, Any]]
     """Lines of metrics.jsonl, the last one of each step, in order."""
     card: dict[str, Any]
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of probes.jsonl: scores of a sample while the model was trained."""
     gaps: list[Gap] = field(default_factory=list)
+    read: dict[str, tuple[list[str], Floats] | None] = field(default_factory=dict)
+    """Rows' statistics that were read already, by key."""
 
     @property
     def made_up(self) -> bool:
@@ -81,13 +88,40 @@ def load(out: str) -> Outcome:
     ]
     name = str((facts.get("run") or {}).get("name") or out.rstrip("/").rsplit("/", 1)[-1])
     return Outcome(
-        out=out, name=name, storage=storage, facts=facts, scores=scores, metrics=metrics, card=card, gaps=gaps
-    )
+        out=out, name=name, storage=storage, facts=facts, scores=scores, metrics=metrics, card=card, gaps=gaps,
+        probes=_probes(storage),
+    )  # fmt: skip
 
 
-def predictions(outcome: Outcome, setting: str, task: str) -> list[Prediction]:
-    """The tuned model's predictions of a task; empty where there are none."""
-    key = f"evaluation/{setting}/{task}/predictions.jsonl"
+def home(system: str) -> str:
+    """Where a system's predictions lie under OUT."""
+    return "evaluation" if system == "tuned" else f"baselines/{system}"
+
+
+def leading(outcome: Outcome) -> str:
+    """The system that a run is about: the tuned model, else the first model that was evaluated, else nothing."""
+    models = [name for name in outcome.scores if "/" not in name]
+    return "tuned" if "tuned" in models else models[0] if models else ""
+
+
+def items(outcome: Outcome, system: str, setting: str, task: str) -> tuple[list[str], Floats] | None:
+    """Rows' ids and their statistics [n, k] by the strict rule; None where they were not kept."""
+    key = f"{home(system)}/{setting}/{task}/items.json"
+    if key not in outcome.read:
+        found = _json(outcome.storage, key)
+        try:
+            outcome.read[key] = None if found is None else (
+                [str(one) for one in found["ids"]],
+                np.array([[np.nan if x is None else x for x in line] for line in found["items"]], dtype=np.float64),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as fault:
+            raise _broken(outcome.storage, key, fault) from fault
+    return outcome.read[key]
+
+
+def predictions(outcome: Outcome, setting: str, task: str, system: str = "tuned") -> list[Prediction]:
+    """A system's predictions of a task; empty where there are none."""
+    key = f"{home(system)}/{setting}/{task}/predictions.jsonl"
     try:
         lines = outcome.storage.read(key).decode().splitlines()
     except FileNotFoundError:
@@ -107,6 +141,18 @@ def _scores(storage: Storage) -> dict[str, Scores]:
         if key.endswith("/scores.json"):
             found[key.removeprefix("baselines/").removesuffix("/scores.json")] = _json(storage, key) or {}
     return found
+
+
+def _probes(storage: Storage) -> list[dict[str, Any]]:
+    """One line for each step, in order; the newest holds."""
+    try:
+        lines = storage.read("probes.jsonl").decode().splitlines()
+        found = {int(line["step"]): line for line in map(json.loads, lines)}
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as fault:
+        raise _broken(storage, "probes.jsonl", fault) from fault
+    return [found[step] for step in sorted(found)]
 
 
 def _metrics(storage: Storage) -> list[dict[str, Any]]:

@@ -11,30 +11,46 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from ecellm.report import paper
+from ecellm.report.apart import apart
+from ecellm.report.board import Board, Figure
+from ecellm.report.browser import embedded, entries
 from ecellm.report.card import counts, notes
 from ecellm.report.compare import Cell, Line, lines, settings_of, verdict
 from ecellm.report.curves import dots
 from ecellm.report.facts import commands, curves, facts, headline
 from ecellm.report.failures import failures
-from ecellm.report.load import Outcome
+from ecellm.report.load import Outcome, leading
+from ecellm.report.plots import radar
 
 
-def html(outcomes: Sequence[Outcome]) -> str:
-    """report.html, self-contained."""
-    return _environment().get_template("report.html.j2").render(**_given(outcomes))
+def pages(outcomes: Sequence[Outcome], boards: Sequence[Board]) -> tuple[str, str]:
+    """report.html, self-contained, and report.md."""
+    environment, given = _environment(), _given(outcomes, boards)
+    return tuple(environment.get_template(f"report.{kind}.j2").render(**given) for kind in ("html", "md"))  # type: ignore[return-value]
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
-    """report.md."""
-    return _environment().get_template("report.md.j2").render(**_given(outcomes))
+def marked(cell: Figure | None) -> str:
+    """A figure of the scoreboard in Markdown, bold or underlined."""
+    text = figure(cell)
+    return text if cell is None else f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.tied else text
 
 
-def figure(cell: Cell | None) -> str:
+def metric(name: str) -> str:
+    """A metric's key as people know it."""
+    return name.replace("bertscore_f1", "BERTScore F1").replace("recall@1", "HR@1").replace("_", " ")
+
+
+def chance(p: float | None) -> str:
+    """How likely chance makes such a difference."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def figure(cell: Cell | Figure | None) -> str:
     """A figure with three decimals, or a dash where there is none."""
     return "–" if cell is None else f"{cell.value:.3f}"
 
 
-def interval(cell: Cell | None) -> str:
+def interval(cell: Cell | Figure | None) -> str:
     """The 95 % interval, or nothing."""
     return "" if cell is None or cell.low is None or cell.high is None else f"{cell.low:.3f} – {cell.high:.3f}"
 
@@ -71,17 +87,19 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "figure": figure, "interval": interval, "delta": delta, "mark": mark, "plain": plain, "fenced": fenced,
+        "chance": chance, "marked": marked, "metric": metric, "figure": figure, "interval": interval, "delta": delta,
+        "mark": mark, "plain": plain, "fenced": fenced,
     }  # fmt: skip
     return environment
 
 
-def _given(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _given(outcomes: Sequence[Outcome], boards: Sequence[Board]) -> dict[str, Any]:
     return {
         "title": ", ".join(outcome.name for outcome in outcomes),
         "made_up": any(outcome.made_up for outcome in outcomes),
         "runs": [_run(outcome) for outcome in outcomes],
-        "side": _side_by_side(outcomes) if len(outcomes) > 1 else [],
+        "boards": boards,
+        "radars": [chart for board in boards if (chart := radar(board))],
         "paper_site": paper.SITE,
     }
 
@@ -99,14 +117,16 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "curves": curves(outcome),
         "counts": counts(outcome),
         "notes": notes(outcome.card),
+        "leading": leading(outcome),
+        "apart": apart(outcome),
+        "browser": embedded(found) if (found := entries(outcome)) else "",
         "failures": [one for setting in settings_of(outcome.scores) for one in failures(outcome, setting)],
         "commands": commands(outcome),
     }
 
 
 def _table(outcome: Outcome, setting: str) -> dict[str, Any]:
-    strict = lines(outcome.scores, setting, "strict")
-    tasks = [line.task for line in strict]
+    strict = lines(outcome.scores, setting, "strict", outcome)
     return {
         "setting": setting,
         "domain": "in domain" if setting.startswith("IND") else "out of domain",
@@ -114,26 +134,4 @@ def _table(outcome: Outcome, setting: str) -> dict[str, Any]:
         "verdict": verdict(strict),
         "dots": dots(strict),
         "paper_rule": lines(outcome.scores, setting, "paper"),
-        "tasks": tasks,
-        "metrics": [paper.PRIMARY[task] for task in tasks],
-        "ours": [line.tuned for line in strict],
-        "paper": paper.primary_rows(setting[:3], tasks),
     }
-
-
-def _side_by_side(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The tuned model of every run, one column each."""
-    found = []
-    settings = sorted(
-        {setting for outcome in outcomes for setting in outcome.scores.get("tuned", {})},
-        key=lambda setting: (not setting.startswith("IND"), setting),
-    )
-    for setting in settings:
-        by_run = [{line.task: line for line in lines(outcome.scores, setting, "strict")} for outcome in outcomes]
-        tasks = [
-            line.task
-            for line in lines({str(i): o.scores.get("tuned", {}) for i, o in enumerate(outcomes)}, setting, "strict")
-        ]
-        rows = [(task, [of[task].tuned if task in of else None for of in by_run]) for task in tasks]
-        found.append({"setting": setting, "rows": rows})
-    return found

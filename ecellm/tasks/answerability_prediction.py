@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ecellm.tasks import options
 from ecellm.tasks.base import Task
 from ecellm.tasks.binary import YesNo
 from ecellm.tasks.shorten import structured
@@ -14,5 +15,6 @@ TASK = Task(
     primary="f1",
     max_new_tokens=4,
     rules=YesNo(),
+    options=options.yes_no,
     shortener=structured,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ecellm.tasks import grammar
 from ecellm.tasks.base import Task
 from ecellm.tasks.shorten import structured
 from ecellm.tasks.triples import Triples
@@ -14,5 +15,6 @@ TASK = Task(
     primary="f1",
     max_new_tokens=192,
     rules=Triples(),
+    grammar=grammar.triples,
     shortener=structured,
 )

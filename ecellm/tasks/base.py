@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from ecellm.errors import DataError
 from ecellm.records import Row
 from ecellm.tasks import template as templates
+from ecellm.tasks.options import none as no_options
 
 Floats = NDArray[np.float64]
 Similarity = Callable[[Sequence[str], Sequence[str]], Floats]
 """(predictions, labels) of n texts -> [n, 3]: precision, recall, F1 of each pair."""
+Learnt = Callable[[Sequence[str], Sequence[str]], Floats]
+"""(predictions, labels) of n texts -> [n]: a learnt score of each pair; NaN where it could not be computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class Case:
     option_labels: tuple[str, ...] = ()
     family: str = ""
     similarity: Similarity | None = None
+    bleurt: Learnt | None = None
     encoder: str = ""
     missing: int = 0
     """Predictions that were no string, and stand here as blank."""
@@ -81,6 +85,12 @@ class Rules(Protocol):
     def reduce(self, items: Floats) -> Metrics:
         """Metrics of any selection of items: what resampling needs."""
 
+    def parts(self, items: Floats) -> Floats:
+        """[n, m]: what of each item adds up, so that many resamples are one product of matrices."""
+
+    def of_sums(self, sums: Floats, n: int, metric: str) -> Floats:
+        """[r]: the metric of r selections of n items, from the sums [r, m] of their parts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -97,6 +107,10 @@ class Task:
     """Longest answer asked for; the paper asks for 100 everywhere and cuts long ones."""
     rules: Rules
     shortener: Callable[[str, int], str]
+    options: Callable[[Row], tuple[str, ...]] = no_options
+    """Possible answers of a row, where there are a few; for a ranking its orders."""
+    grammar: Callable[[Row], str] | None = None
+    """The form of a row's answer, where it has one; see `tasks/grammar.py`."""
 
     def render(self, row: Row, template: templates.Template = "alpaca") -> str:
         """The prompt of a row. A one-shot example stands before the input, under its own heading (our format)."""

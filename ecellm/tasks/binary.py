@@ -75,6 +75,16 @@ class YesNo:
             "n": len(items),
         }
 
+    def parts(self, items: Floats) -> Floats:
+        """[n, 3]: true positive, false positive, false negative."""
+        gold, said = items[:, 0] > 0, items[:, 1] > 0
+        return np.column_stack([gold & said, ~gold & said, gold & ~said]).astype(np.float64)
+
+    def of_sums(self, sums: Floats, n: int, metric: str) -> Floats:
+        """F1 of each selection."""
+        hits, wrong = 2 * sums[:, 0], sums[:, 1] + sums[:, 2]
+        return np.divide(hits, hits + wrong, out=np.zeros(len(sums)), where=hits + wrong > 0)
+
 
 def _gold(label: str) -> bool:
     return label.strip().lower() == "yes"

@@ -50,6 +50,21 @@ class Choice:
         gold, said = items[:, 0], items[:, 1]
         return _macro(gold, said, np.unique(gold)) | {"n_invalid": int((said < 0).sum()), "n": len(items)}
 
+    def parts(self, items: Floats) -> Floats:
+        """[n, 15]: for each letter whether it was right, gold, said."""
+        letters = np.arange(len(_PAPER_LETTERS))
+        gold, said = items[:, :1] == letters, items[:, 1:2] == letters
+        return np.concatenate([gold & said, gold, said], axis=1).astype(np.float64)
+
+    def of_sums(self, sums: Floats, n: int, metric: str) -> Floats:
+        """Accuracy, or F1 averaged over the classes that a selection's gold has."""
+        hits, golds, saids = np.split(sums, 3, axis=1)
+        if metric == "acc":
+            return np.asarray(hits.sum(axis=1) / max(1, n))
+        there = golds > 0
+        each = np.where(there, 2 * hits / np.maximum(golds + saids, 1), 0.0)
+        return np.asarray(each.sum(axis=1) / np.maximum(there.sum(axis=1), 1))
+
 
 def _index(label: str) -> int:
     return ord(label.strip()[:1] or "?") - ord("A")
@@ -58,9 +73,9 @@ def _index(label: str) -> int:
 def _macro(gold: Floats, said: Floats, classes: Floats) -> Metrics:
     if not len(gold):
         return dict.fromkeys(("acc", "recall", "precision", "f1"), 0.0)
-    hits = np.array([((gold == c) & (said == c)).sum() for c in classes], dtype=np.float64)
-    golds = np.array([(gold == c).sum() for c in classes], dtype=np.float64)
-    saids = np.array([(said == c).sum() for c in classes], dtype=np.float64)
+    is_gold, is_said = (column[None, :] == classes[:, None] for column in (gold, said))
+    hits = (is_gold & is_said).sum(axis=1).astype(np.float64)
+    golds, saids = is_gold.sum(axis=1).astype(np.float64), is_said.sum(axis=1).astype(np.float64)
     return {
         "acc": float((gold == said).mean()),
         "recall": float(np.mean(hits / np.maximum(golds, 1))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ecellm.tasks import options
 from ecellm.tasks.base import Task
 from ecellm.tasks.classes import Choice
 from ecellm.tasks.shorten import structured
@@ -14,5 +15,6 @@ TASK = Task(
     primary="acc",
     max_new_tokens=16,
     rules=Choice("ABCD"),
+    options=options.texts,
     shortener=structured,
 )

@@ -34,3 +34,11 @@ class NextItem:
         """Hit rate at 1 over all items."""
         rate = float(items[:, 0].mean()) if len(items) else 0.0
         return {"recall@1": rate, "n_invalid": int(items[:, 1].sum()), "n": len(items)}
+
+    def parts(self, items: Floats) -> Floats:
+        """[n, 1]: the item's own score."""
+        return items[:, :1]
+
+    def of_sums(self, sums: Floats, n: int, metric: str) -> Floats:
+        """The mean of each selection."""
+        return np.asarray(sums[:, 0] / max(1, n))

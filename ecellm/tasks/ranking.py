@@ -62,6 +62,14 @@ class Ranking:
             "n": len(items),
         }
 
+    def parts(self, items: Floats) -> Floats:
+        """[n, 1]: the item's own score."""
+        return items[:, :1]
+
+    def of_sums(self, sums: Floats, n: int, metric: str) -> Floats:
+        """The mean of each selection."""
+        return np.asarray(sums[:, 0] / max(1, n))
+
 
 def _order(text: str, allowed: str) -> tuple[list[str], bool]:
     """Valid letters in order without repeats, and whether every piece was a new valid letter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ecellm.tasks import options
 from ecellm.tasks.base import Task
 from ecellm.tasks.classes import Choice
 from ecellm.tasks.shorten import plain
@@ -14,5 +15,6 @@ TASK = Task(
     primary="f1",
     max_new_tokens=12,
     rules=Choice("ABCDE"),
+    options=options.texts,
     shortener=plain,
 )

@@ -70,6 +70,15 @@ class Triples:
             "n": len(items),
         }
 
+    def parts(self, items: Floats) -> Floats:
+        """[n, 3]: hits, predicted and gold triples."""
+        return items[:, :3]
+
+    def of_sums(self, sums: Floats, n: int, metric: str) -> Floats:
+        """Micro F1 of each selection."""
+        both = sums[:, 1] + sums[:, 2]
+        return np.divide(2 * sums[:, 0], both, out=np.zeros(len(sums)), where=both > 0)
+
 
 def _load(text: str) -> Any:
     """The JSON value, or None where there is none. A number of thousands of digits or deep nesting is none too."""

@@ -27,6 +27,7 @@ from ecellm.session import draining_nodes, free_places, ray_session, staying_pla
 from ecellm.storage.open import open_storage
 from ecellm.train import attempts
 from ecellm.train.board import Board, Order, Snapshot
+from ecellm.train.probes import Probes, spare_cpus
 from ecellm.train.progress import Display
 
 _POLL_S = 0.5
@@ -45,7 +46,7 @@ def train_in_groups(run: Run, stop: threading.Event) -> dict[str, Any]:
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     if run.cluster.min_workers:  # a node that died counts as a place for a while: do not wait for it longer than that
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{_RAY_SEES_S:g}")
-    cpus = run.cluster.workers * run.cluster.cpus_per_worker
+    cpus = run.cluster.workers * run.cluster.cpus_per_worker + spare_cpus(run)
     with tempfile.TemporaryDirectory(prefix="ecellm-ray-") as private, ray_session(run, cpus=cpus):
         import ray
 
@@ -67,19 +68,21 @@ def _groups(run: Run, private: str, stop: threading.Event) -> Snapshot:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Board)
     board = actor.options(scheduling_strategy=here).remote()
+    probes = Probes(run)
     with progress() as shown:
         display = Display(shown)
         while True:
-            snapshot = _one_group(run, board, private, stop, display)
+            snapshot = _one_group(run, board, private, stop, display, probes)
             if not snapshot.moved:
                 break
     failure = ray.get(board.failure.remote())
     if failure is not None:
         raise failure
+    probes.finish(stop)
     return snapshot
 
 
-def _one_group(run: Run, board: Any, private: str, stop: threading.Event, display: Display) -> Snapshot:
+def _one_group(run: Run, board: Any, private: str, stop: threading.Event, display: Display, probes: Probes) -> Snapshot:
     """One run of Ray Train, with as many starts of the group as it makes itself."""
     import ray
 
@@ -87,7 +90,7 @@ def _one_group(run: Run, board: Any, private: str, stop: threading.Event, displa
     chosen = cluster.train_labels or cluster.train_markets  # without them Ray Train finds its own places
     selector = place(run, "train", cluster.min_workers or cluster.workers, stop.is_set) if chosen else {}
     fitting = _Fit(run, board, private, selector)
-    snapshot = _watch(run, board, fitting, stop, display)
+    snapshot = _watch(run, board, fitting, stop, display, probes)
     if fitting.error is not None and ray.get(board.failure.remote()) is None:
         log = _keep_log(run, snapshot, fitting.error)
         raise _cluster_error(fitting.error, snapshot, log) from fitting.error
@@ -156,7 +159,7 @@ def _most_workers(run: Run) -> int:
     return max(cluster.min_workers, min(cluster.workers, staying))
 
 
-def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: Display) -> Snapshot:
+def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: Display, probes: Probes) -> Snapshot:
     """Show progress and give orders until Ray Train ends.
 
     Raises:
@@ -173,6 +176,7 @@ def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: 
             ray.get(board.order.remote(Order.STOP))
         snapshot: Snapshot = ray.get(board.snapshot.remote())
         display.show(snapshot)
+        probes.look()
         if over:
             return snapshot
         if snapshot.silent > run.cluster.startup_timeout_s:

@@ -141,7 +141,8 @@ def _steps(job: Job, started: int, metrics: Metrics | None) -> EcellmError | Non
             if tell and (step % run.train.log_every == 0 or due):
                 tell.step(step, step / per_epoch, rate, seconds, outcome, val_loss)
             leaving = outcome.order > Order.GO and step < total
-            if step % run.checkpoint.every == 0 or step == total or leaving:
+            tried = due and run.probe.rows > 0  # on workers beside these, from this checkpoint
+            if step % run.checkpoint.every == 0 or step == total or leaving or tried:
                 if metrics:
                     metrics.flush()
                 job.hooks.at(step, "checkpoint")

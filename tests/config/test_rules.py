@@ -46,6 +46,16 @@ def test_a_good_run_has_no_fault() -> None:
         ({"evaluate": {"settings": ["IND"]}}, "evaluate.settings.0"),
         ({"evaluate": {"tasks": ["PM"]}, "build": {"tasks": ["SA"]}}, "evaluate.tasks"),
         ({"evaluate": {"systems": []}}, "evaluate.systems"),
+        ({"evaluate": {"models": [{"name": "tfidf", "model": "x"}]}}, "evaluate.models.0.name"),
+        ({"evaluate": {"models": [{"name": "a", "model": "x"}] * 2}}, "evaluate.models.1.name"),
+        (
+            {"evaluate": {"models": [{"name": "a", "model": "x", "engine": "openai", "endpoint": {"url": "x/v1"}}]}},
+            "evaluate.models.0.endpoint.url",
+        ),
+        ({"evaluate": {"also": ["choice", "choice"]}}, "evaluate.also"),
+        ({"evaluate": {"engine": "vllm", "also": ["choice"]}}, "evaluate.decoding"),
+        ({"probe": {"setting": "IND"}}, "probe.setting"),
+        ({"probe": {"rows": 4}, "train": {"engine": "plain"}}, "probe.rows"),
     ],
 )
 def test_a_broken_rule_names_its_setting(change: dict[str, Any], path: str) -> None:

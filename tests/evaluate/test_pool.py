@@ -1,61 +1,104 @@
-"""The pool on a real Ray: a killed actor's batches are answered by another, each request once."""
+"""The pool on a real Ray: a killed actor's requests are answered by another, each once; the queue shares out
+voices."""
 
 import os
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from ecellm.config.schema import Run
-from ecellm.errors import ClusterError
-from ecellm.evaluate.log import Answer
-from ecellm.evaluate.plan import batches
-from ecellm.evaluate.pool import answer_all, pool_size
+from ecellm.errors import ClusterError, Stopped
+from ecellm.evaluate.log import Answer, read_log
+from ecellm.evaluate.plan import Unit, units
+from ecellm.evaluate.pool import answer_all
 from ecellm.evaluate.requests import Request, request
+from ecellm.evaluate.voices import Voice, answers_storage, log_folder
+from ecellm.evaluate.waiting import Queue
 from ecellm.model.base import placed
 
+VOICES = {
+    name: Voice(name=name, digest=name, separator="### Response:", engine="transformers")
+    for name in ("tuned", "untuned")
+}
 
-def _requests(n: int) -> list[Request]:
-    settings = {"model": "m", "decoding": "greedy", "max_new_tokens": 4, "seed": 1}
-    return [request([1, 5 + k, 6, 7], **settings) for k in range(n)]  # type: ignore[arg-type]
+
+def _requests(n: int, model: str = "m") -> list[Request]:
+    settings = {"decoding": "greedy", "max_new_tokens": 4, "seed": 1}
+    return [request([1, 5 + k % 200, 6 + k // 200, 7], model=model, **settings) for k in range(n)]  # type: ignore[arg-type]
 
 
-def test_pool_size_follows_workers_then_gpus_then_training_workers(run: Run) -> None:
-    assert pool_size(run, 0, 9) == 1
-    cluster = run.cluster.model_copy(update={"workers": 3, "gpus_per_worker": 1})
-    assert pool_size(run.model_copy(update={"cluster": cluster}), 8, 99) == 8
-    assert pool_size(run.model_copy(update={"cluster": cluster}), 8, 2) == 2
-    chosen = run.evaluate.model_copy(update={"workers": 5})
-    assert pool_size(run.model_copy(update={"cluster": cluster, "evaluate": chosen}), 8, 99) == 5
+def _apart(name: str, asked: Sequence[Request], rows: int) -> list[Unit]:
+    return [Unit(name, tuple(asked[i : i + rows])) for i in range(0, len(asked), rows)]
+
+
+def test_an_actor_stays_with_its_voice_while_there_is_work_and_then_helps_out() -> None:
+    queue = Queue.of([*_apart("tuned", _requests(4), 1), *_apart("untuned", _requests(2), 1)])
+    taken = [queue.take("untuned", Counter({"untuned": 1})) for _ in range(3)]
+    assert [unit.model for unit in taken if unit] == ["untuned", "untuned", "tuned"]
+    assert len(queue) == 3
+
+
+def test_a_new_actor_goes_where_most_work_is_left_for_those_who_do_it() -> None:
+    queue = Queue.of([*_apart("tuned", _requests(3), 1), *_apart("untuned", _requests(2), 1)])
+    first = queue.take("", Counter())
+    assert first
+    assert first.model == "tuned"
+    second = queue.take("", Counter({"tuned": 1}))
+    assert second
+    assert second.model == "untuned"
+    assert Queue({}).take("", Counter()) is None
 
 
 @pytest.mark.heavy
-def test_a_killed_actor_is_replaced_and_too_many_end_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_actors_are_replaced_every_request_is_answered_once_and_a_stop_is_heard(run: Run) -> None:
     from ecellm.session import ray_session
 
-    asked = _requests(24)
-    found: list[Answer] = []
+    asked = {"tuned": _requests(300), "untuned": _requests(40, "other")}
+    work = [*units("tuned", asked["tuned"], 2), *_apart("untuned", asked["untuned"], 8)]
+    found: dict[str, list[Answer]] = {"tuned": [], "untuned": []}
+    kills = 0
 
-    def keep(answers: list[Answer]) -> None:
-        if not found:
-            _kill_actors()
-        found.extend(answers)
+    def keep(name: str, answers: Sequence[Answer]) -> None:
+        nonlocal kills
+        found[name].extend(answers)
+        if kills < 2:  # more than cluster.max_failures: a loss after progress is none, and all at once are one
+            kills += bool(_kill_actors(1 if kills else 99))
 
+    run = run.model_copy(
+        update={
+            "evaluate": run.evaluate.model_copy(update={"workers": 2}),
+            "cluster": run.cluster.model_copy(update={"max_failures": 1}),
+        }
+    )
     with ray_session(run, cpus=2):
-        answer_all(placed(run), "tuned", "### Response:", batches(asked, 12), keep)
-        assert sorted(one.key for one in found) == sorted(one.key for one in asked)
-        found.clear()
+        facts = answer_all(placed(run), VOICES, work, keep)
+        assert kills == 2
+        for name, requests in asked.items():
+            assert sorted(one.key for one in found[name]) == sorted(one.key for one in requests)
+            log = read_log(answers_storage(run), log_folder(VOICES[name], run))
+            assert log == {one.key: one for one in found[name]}
+        assert facts["untuned"].way == "packed"  # a killed actor's own are lost with it
+
         strict = run.model_copy(update={"cluster": run.cluster.model_copy(update={"max_failures": 0})})
         with pytest.raises(ClusterError, match="lost 1 workers"):
-            answer_all(placed(strict), "tuned", "### Response:", batches(asked, 12), keep)
+            answer_all(placed(strict), VOICES, _apart("tuned", _requests(24, "third"), 4), _kill_at_once)
+        with pytest.raises(Stopped):
+            answer_all(placed(run), VOICES, _apart("tuned", _requests(8, "fourth"), 4), keep, lambda: True)
 
 
-def _kill_actors() -> None:
-    """kill -9 of every process below this one that holds a model."""
+def _kill_at_once(name: str, answers: Sequence[Answer]) -> None:
+    _kill_actors()
+
+
+def _kill_actors(most: int = 99) -> list[int]:
+    """kill -9 of processes below this one that hold a model; some may be gone already."""
     victims = [pid for pid in _below(os.getpid()) if b"ray::Holder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert victims
-    for pid in victims:
+    for pid in victims[:most]:
         os.kill(pid, signal.SIGKILL)
+    return victims[:most]
 
 
 def _below(ancestor: int) -> list[int]:

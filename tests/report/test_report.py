@@ -2,21 +2,28 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ecellm.errors import ConfigError, DataError
+from ecellm.report.board import boards, difference
 from ecellm.report.compare import lines, verdict
 from ecellm.report.load import load
 from ecellm.report.paper import figures, primary_rows
 from ecellm.report.run import report
-from tests.report.fake import IND, fake_out
+from tests.report.fake import IND, NASTY, OOD, UNSEEN, fake_out
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_out(tmp_path_factory.mktemp("report") / "out")
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return fake_out(tmp_path / "out")
+def out(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "out"))
 
 
 def _pages(out: Path) -> tuple[str, str]:
@@ -32,7 +39,7 @@ def test_every_number_of_the_tables_is_that_of_scores_json(out: Path) -> None:
             for task, entry in scores[setting].items():
                 value, (low, high) = entry["strict"][entry["primary"]], entry["strict"]["ci95"]
                 shown = f"{value:.3f} ({low:.3f} – {high:.3f})"
-                part = markdown.split(f"## {setting} (")[1].split("By the paper's rule")[0]
+                part = markdown.split(f"\n## {setting} (")[1].split("By the paper's rule")[0]
                 assert shown in next(line for line in part.splitlines() if line.startswith(f"| {task} |"))
                 assert f"{value:.3f}" in html
                 assert f"{low:.3f} – {high:.3f}" in html
@@ -83,7 +90,7 @@ def test_the_time_under_the_title_is_wall_time_where_it_is_known(out: Path) -> N
 
 def test_markup_out_of_data_stays_text(out: Path) -> None:
     html, markdown = _pages(out)
-    assert "<script" not in html
+    assert "<script>alert" not in html
     assert "&lt;script&gt;alert" in html
     assert "made up" in html.lower()
     assert "**Made-up data.**" in markdown
@@ -112,8 +119,16 @@ def test_missing_parts_are_named_with_their_command(out: Path) -> None:
 def test_several_runs_stand_side_by_side(out: Path, tmp_path: Path) -> None:
     other = fake_out(tmp_path / "other", seed=2, name="second")
     report([str(out), str(other)])
-    assert "| task | toy | second |" in (out / "report.md").read_text()
+    board = (out / "report.md").read_text().split("## Scoreboard")[1].split("\n## ")[0]
+    for label in ("tuned · toy", "tuned · second", "best trivial rule · second"):
+        assert f"| {label} |" in board
     assert not (other / "report.md").exists()
+
+
+def test_a_report_can_be_written_elsewhere(out: Path, tmp_path: Path) -> None:
+    report([str(out)], to=str(tmp_path / "there"))
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"report.html", "report.md", "report.tex"}
+    assert not (out / "report.md").exists()
 
 
 def test_tables_of_the_markdown_are_whole(out: Path) -> None:
@@ -139,3 +154,98 @@ def test_an_empty_folder_and_a_broken_file_are_data_errors(out: Path, tmp_path: 
 def test_the_papers_figures_are_the_published_ones() -> None:
     assert figures()["IND", "eCeLLM-M", "SR", "HR@1"] == 0.542
     assert dict(primary_rows("OOD", ["AVE", "PM"]))["GPT-4 Turbo"] == [0.397, None]
+
+
+def test_the_scoreboard_has_a_table_for_each_setting_with_the_papers_rows(out: Path) -> None:
+    found = {board.setting: board for board in boards([load(str(out))])}
+    assert list(found) == [IND, UNSEEN, OOD]
+    assert [row.label for row in found[IND].rows] == [
+        "tuned", "tuned@choice", "untuned", "tfidf", "best lexical rule", "best trivial rule",
+    ]  # fmt: skip
+    assert len(found[IND].tasks) == 10
+    assert found[OOD].tasks == ("AVE", "PRP", "SA", "SR", "AP", "AG")
+    scores = json.loads((out / "baselines/tfidf/scores.json").read_text())[IND]
+    row = next(row for row in found[IND].rows if row.label == "tfidf")
+    for task, cell in zip(found[IND].tasks, row.cells, strict=True):
+        assert cell is not None
+        assert cell.value == scores[task]["strict"][scores[task]["primary"]]
+    paper = dict(found[IND].paper)
+    assert paper["eCeLLM-L"][found[IND].tasks.index("SR")] == 0.526
+    assert all(bool(board.paper) == ("Diverse" in name) for name, board in found.items())  # none of other settings
+    _, markdown = _pages(out)
+    assert "| *eCeLLM-L (paper)* |" in markdown
+
+
+def test_bold_is_what_the_test_of_significance_says(out: Path) -> None:
+    outcome = load(str(out))
+    marks = {"bold": 0, "tied": 0}
+    for board in boards([outcome]):
+        for i, task in enumerate(board.tasks):
+            column = [row.cells[i] for row in board.rows if row.cells[i] is not None]
+            top = max(column, key=lambda cell: cell.value)
+            others = [cell for cell in column if cell is not top]
+            p = {
+                cell.system: difference(outcome, top.system, outcome, cell.system, board.setting, task)
+                for cell in others
+            }
+            assert top.best == all(value is not None and value < 0.05 for value in p.values())
+            assert {cell.system for cell in others if cell.tied} == {
+                name for name, value in p.items() if value is None or value >= 0.05
+            }
+            marks["bold"] += top.best
+            marks["tied"] += sum(cell.tied for cell in others)
+    assert marks["tied"] > 20
+    html, markdown = _pages(out)
+    assert markdown.count("**") >= 2 * marks["bold"]
+    assert html.count(" tied") >= marks["tied"]
+
+
+def test_systems_on_other_rows_are_not_compared(out: Path) -> None:
+    outcome = load(str(out))
+    assert difference(outcome, "tuned", outcome, "untuned", IND, "PM") is not None
+    path = out / "baselines/untuned" / IND / "PM/items.json"
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({"ids": kept["ids"][1:], "items": kept["items"][1:]}))
+    fresh = load(str(out))
+    assert difference(fresh, "tuned", fresh, "untuned", IND, "PM") is None
+    path.write_text("{")
+    broken = load(str(out))
+    with pytest.raises(DataError, match=r"items\.json"):
+        difference(broken, "tuned", broken, "untuned", IND, "PM")
+
+
+def test_the_latex_tables_are_whole_and_escaped(out: Path) -> None:
+    report([str(out)])
+    text = (out / "report.tex").read_text()
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    width = 0
+    for line in text.splitlines():
+        if line.startswith(r"\begin{tabular}"):
+            width = line.count("r") - "tabular begin".count("r")
+        elif line.endswith(r"\\") and "multicolumn" not in line:
+            assert line.count(" & ") == width, line
+    assert "IND\\_Diverse" in text
+    assert "\\underline{" in text
+
+
+def test_the_browser_holds_every_models_reply_and_no_markup(out: Path) -> None:
+    html, _ = _pages(out)
+    found = re.search(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    assert found
+    assert "<" not in found.group(1)
+    entries = json.loads(found.group(1))
+    assert {entry["setting"] for entry in entries} == {IND, UNSEEN, OOD}
+    assert {reply["system"] for entry in entries for reply in entry["replies"]} == {
+        "tuned", "tuned@choice", "untuned", "tfidf",
+    }  # fmt: skip
+    assert all(entry["kind"] in ("wrong", "unreadable") for entry in entries)
+    assert any(NASTY in entry["prompt"] for entry in entries)
+
+
+def test_confusion_calibration_and_probes_are_drawn(out: Path) -> None:
+    html, _ = _pages(out)
+    assert html.count('class="confusion"') >= 6
+    assert "ECE" in html
+    assert "while training" in html
+    assert "By class" in html
+    assert "made up 1" in html

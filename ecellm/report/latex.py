@@ -1,0 +1,70 @@
+"""The scoreboard as LaTeX tables, for a paper: booktabs, one table for each setting.
+
+Bold is the best figure of a column where the difference is significant; underlined are those that may be the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ecellm.report.board import Board, Figure, Row
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "·": r"$\cdot$", "–": "--",
+}  # fmt: skip
+
+
+def tables(boards: Sequence[Board], site: str) -> str:
+    """report.tex: tables to \\input into a document that uses booktabs."""
+    head = "% Made by: ecellm report. Needs \\usepackage{booktabs}.\n"
+    return head + "\n".join(_table(board, site) for board in boards)
+
+
+def escaped(text: str) -> str:
+    """A text that LaTeX prints as it is."""
+    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+
+
+def _table(board: Board, site: str) -> str:
+    columns = "l" + "r" * len(board.tasks)
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{escaped(board.setting)}: primary metrics, strict rule. Bold: significantly better than all others"
+        r" (paired approximate randomisation, $p < 0.05$); underlined: not significantly worse than the best.}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(["system", *map(escaped, board.tasks)]) + r" \\",
+        r" & ".join(["", *(rf"\footnotesize {escaped(_metric(name))}" for name in board.metrics)]) + r" \\",
+        r"\midrule",
+        *(_row(row) for row in board.rows),
+    ]
+    if board.paper:
+        note = (
+            rf"\multicolumn{{{1 + len(board.tasks)}}}{{l}}{{\footnotesize on the paper's own data ({escaped(site)})}}"
+        )
+        lines += [r"\midrule", note + r" \\"]
+        lines += [
+            " & ".join([escaped(name), *(_number(one) for one in values)]) + r" \\" for name, values in board.paper
+        ]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _row(row: Row) -> str:
+    return " & ".join([escaped(row.label), *map(_cell, row.cells)]) + r" \\"
+
+
+def _cell(cell: Figure | None) -> str:
+    if cell is None:
+        return "--"
+    text = f"{cell.value:.3f}"
+    return rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.tied else text
+
+
+def _number(value: float | None) -> str:
+    return "--" if value is None else f"{value:.3f}"
+
+
+def _metric(name: str) -> str:
+    return name.partition("[")[0].replace("bertscore_f1", "BERTScore F1").replace("recall@1", "HR@1")
