@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -88,3 +92,19 @@ def test_the_rank_table_is_the_tree() -> None:
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    """A library that only lies in a developer's environment is missing in everyone else's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "dev"}
+    lines = [*project["dependencies"], *(line for some in extras.values() for line in some)]
+    declared = {re.split(r"[\[<>=~; ]", line)[0].lower().replace("_", "-") for line in lines}
+    known = packages_distributions()
+    for path in FILES:
+        for line, module in imports(path):
+            top = module.split(".")[0]
+            if top in {"ecellm", "jobs"} or top in sys.stdlib_module_names:
+                continue
+            owners = {name.lower().replace("_", "-") for name in known.get(top, [top])}
+            assert owners & declared, f"{path}:{line}: {module} is of {owners}, which pyproject.toml does not name"
