@@ -53,12 +53,22 @@ def test_a_signal_to_a_stage_that_keeps_what_it_has_is_75() -> None:
     script = "import time; from ecellm.cli import app, main; app.command('nap')(lambda: (print(1), time.sleep(60)))"
     for number, code in ((signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)):
         words = [sys.executable, "-u", "-c", f"{script}; main(['nap'])"]
-        stage = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert stage.stdout is not None
-        assert stage.stdout.readline() == "1\n"
-        stage.send_signal(number)
-        _, said = stage.communicate(timeout=30)
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heeds_ctrl_c
+        ) as stage:
+            assert stage.stdout is not None
+            try:
+                assert stage.stdout.readline() == "1\n"
+                stage.send_signal(number)
+                _, said = stage.communicate(timeout=30)
+            finally:
+                stage.kill()
         assert stage.returncode == code, said
+
+
+def _heeds_ctrl_c() -> None:
+    """A shell's background job, which a whole test run may be, has its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_cause_is_left_in_one_line_for_whoever_started_us(

@@ -52,8 +52,9 @@ def test_every_fault_is_survived_and_every_billed_try_counted() -> None:
     assert all(times == 1 for times in books.answered.values())
     assert sum(one.bill["prompt_tokens"] for one in got.values() if one.bill) == books.prompt_tokens
     assert sum(one.bill["answer_tokens"] for one in got.values() if one.bill) == books.answer_tokens
-    assert sum(one.bill["attempts"] for one in got.values() if one.bill) == sum(books.asked.values())
-    assert len(waits) == sum(books.asked.values()) - len(requests)
+    attempts = sum(one.bill["attempts"] for one in got.values() if one.bill)
+    assert attempts >= sum(books.asked.values())  # a connection that breaks early is an attempt that nobody heard
+    assert len(waits) == attempts - len(requests)
     assert books.most_at_once <= 8
     assert books.keys == {"Bearer secret"}
 

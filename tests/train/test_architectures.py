@@ -31,7 +31,7 @@ from transformers import (
 from ecellm.checkpoint.layout import step_folder
 from ecellm.config.schema import Model, Run
 from ecellm.data.prepare import prepare
-from ecellm.model.generate import Generator
+from ecellm.model.generate import Generator, Question
 from ecellm.model.tiny import train_tokenizer
 from ecellm.session import ray_session
 from ecellm.storage.local import LocalStorage
@@ -122,6 +122,7 @@ def test_the_whole_way(kind: str, session: None, tmp_path: Path, request: pytest
     assert len(moved) > len(state) // 2
     generator = Generator(str(parts / "model"), Model(base=str(base)))
     prompts = [generator.tokenizer(text)["input_ids"] for text in ("is it the same lamp ?", "yes")]
-    replies = generator.answer(prompts, 5)
-    assert [reply.tokens <= 5 for reply in replies] == [True, True]
-    assert replies == generator.answer(prompts, 5)
+    questions = [Question(prompt=prompt, limit=5) for prompt in prompts]
+    replies = dict(generator.answer(questions))
+    assert [replies[i].tokens <= 5 for i in range(2)] == [True, True]
+    assert replies == dict(generator.answer(questions))
