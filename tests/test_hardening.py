@@ -47,5 +47,8 @@ def test_nothing_is_unpickled_or_run_from_data(path: Path) -> None:
 
 
 def test_the_check_sees_what_it_should() -> None:
-    bad = "import pickle\nimport torch\ntorch.load('x', weights_only=n)\nload(a, trust_remote_code=True)\nnp.load(f, allow_pickle=True)\n"
+    bad = (
+        "import pickle\nimport torch\ntorch.load('x', weights_only=n)\nload(a, trust_remote_code=True)\n"
+        "np.load(f, allow_pickle=True)\n"
+    )
     assert len(list(faults(ast.parse(bad + "eval('1')")))) == 5
