@@ -94,17 +94,20 @@ def test_files_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-def test_what_the_package_imports_is_declared() -> None:
+@pytest.mark.parametrize("part", ["package", "tests"])
+def test_what_is_imported_is_declared(part: str) -> None:
     """A library that only lies in a developer's environment is missing in everyone else's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "dev"}
+    extras = dict(project["optional-dependencies"])
+    if part == "package":
+        del extras["dev"]
     lines = [*project["dependencies"], *(line for some in extras.values() for line in some)]
     declared = {re.split(r"[\[<>=~; ]", line)[0].lower().replace("_", "-") for line in lines}
     known = packages_distributions()
-    for path in FILES:
+    for path in FILES if part == "package" else sorted(ROOT.glob("tests/**/*.py")):
         for line, module in imports(path):
             top = module.split(".")[0]
-            if top in {"ecellm", "jobs"} or top in sys.stdlib_module_names:
+            if top in {"ecellm", "jobs", "tests"} or top in sys.stdlib_module_names:
                 continue
             owners = {name.lower().replace("_", "-") for name in known.get(top, [top])}
             assert owners & declared, f"{path}:{line}: {module} is of {owners}, which pyproject.toml does not name"

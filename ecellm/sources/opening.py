@@ -26,7 +26,7 @@ EDGE = 1 << 20
 
 
 def open_binary(location: str, settings: StorageSettings | None = None) -> IO[bytes]:
-    """The bytes of a file as they lie there. Raises DataError where it is missing, StorageError where S3 fails."""
+    """A file's bytes as they lie there. Raises DataError where it cannot be opened, StorageError where S3 fails."""
     try:
         if is_web(location):
             web = Web(location)
@@ -41,6 +41,13 @@ def open_binary(location: str, settings: StorageSettings | None = None) -> IO[by
         return open(location, "rb")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise missing(location, type(error).__name__) from None
+    except OSError as error:
+        raise DataError(
+            f"{location}: cannot be opened",
+            found=error.strerror or str(error),
+            expected="a file that this account may read",
+            mend="check its permissions, its links and its disk",
+        ) from error
 
 
 def open_unpacked(location: str, settings: StorageSettings | None = None) -> IO[bytes]:

@@ -50,12 +50,13 @@ def test_each_error_has_its_code(trouble: BaseException, code: int) -> None:
 
 def test_a_signal_to_a_stage_that_keeps_what_it_has_is_75() -> None:
     """A real process, in the middle of a stage: SIGTERM and SIGUSR1 say run me again, Ctrl-C does not."""
-    script = "import time; from ecellm.cli import app, main; app.command('nap')(lambda: (print(1), time.sleep(60)))"
+    script = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job ignores it
+        "from ecellm.cli import app, main; app.command('nap')(lambda: (print(1), time.sleep(60)))"
+    )
     for number, code in ((signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)):
         words = [sys.executable, "-u", "-c", f"{script}; main(['nap'])"]
-        with subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heeds_ctrl_c
-        ) as stage:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stage:
             assert stage.stdout is not None
             try:
                 assert stage.stdout.readline() == "1\n"
@@ -64,11 +65,6 @@ def test_a_signal_to_a_stage_that_keeps_what_it_has_is_75() -> None:
             finally:
                 stage.kill()
         assert stage.returncode == code, said
-
-
-def _heeds_ctrl_c() -> None:
-    """A shell's background job, which a whole test run may be, has its children ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_the_cause_is_left_in_one_line_for_whoever_started_us(

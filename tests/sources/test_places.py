@@ -82,3 +82,10 @@ def test_what_is_not_there_is_told(folder: Path, web: Callable[..., str], s3: st
         open_binary(str(folder / "nothing"))
     with pytest.raises(DataError, match="cannot be read"):
         _users("http://127.0.0.1:9", "Toys.json")
+
+
+def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(DataError, match="round: cannot be opened") as caught:
+        open_binary(str(tmp_path / "round"))
+    assert "permissions" in str(caught.value.mend)
