@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import random
 from collections import Counter
@@ -137,6 +138,14 @@ def test_prp_paper_loses_all_links_of_an_item_with_one_untitled_candidate() -> N
     assert paper.dropped["item with a linked product without a title"] == 1
     assert paper.offered == 1
     assert build("PRP", records, recipe("PRP")).offered == 2
+
+
+def test_prp_one_id_of_several_titles_does_not_hang_on_the_files_order() -> None:
+    records = [("m:x", product(1, also_buy=("P2",))), ("m:x", product(2, title="")), ("m:x", product(2, title="mug")),
+               ("m:x", product(2, title="cup"))]  # fmt: skip
+    for order in itertools.permutations(records):
+        (one,) = build("PRP", order, recipe("PRP")).all
+        assert json.loads(one.input)["Product 2:"] == "cup"
 
 
 def _linked(n: int) -> list[tuple[str, Any]]:
