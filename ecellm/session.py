@@ -24,6 +24,8 @@ from ecellm.config.schema import Run
 from ecellm.errors import ClusterError
 from ecellm.nodes import check_nodes
 
+IDLE_MS = 30_000
+"""Milliseconds after which a private Ray ends a worker that nothing asks for; a start costs some seconds of a CPU."""
 OBJECT_STORE_BYTES = 200 * 2**20
 """Object store of a private Ray, in bytes. Blocks of rows and tokens are small, and what is too large is spilled."""
 
@@ -195,6 +197,8 @@ def _connect(address: str, folder: str, cpus: int, run: Run) -> None:
         environment["env_vars"].pop("PYTHONPATH")
         quiet_init(address=address, runtime_env=environment)
         return
+    # Left to itself Ray ends idle workers above the number of CPUs after one second, and starts others a second later.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(IDLE_MS))
     quiet_init(
         num_cpus=cpus, runtime_env=environment, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=folder,

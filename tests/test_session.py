@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ecellm.session import know_token, ray_session
@@ -43,3 +45,21 @@ def test_sigterm_stays_the_stages_own() -> None:
         assert heard == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(120)
+def test_workers_outlive_a_pause_between_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_idle_worker_killing_time_threshold_ms", raising=False)
+    import ray
+
+    def who() -> int:
+        time.sleep(1)
+        return os.getpid()
+
+    with ray_session(make_run("unused"), cpus=1):
+        ask = ray.remote(num_cpus=0)(who)
+        workers = set(ray.get([ask.remote() for _ in range(3)]))
+        assert len(workers) > 1
+        time.sleep(4)
+        assert [pid for pid in workers if not psutil.pid_exists(pid)] == []

@@ -7,7 +7,9 @@ the facts are summed. A raw file that fails costs only the tasks that need it.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,7 +71,8 @@ class Scattering:
 
     def __call__(self, feed: Feed, number: int, place: Any) -> dict[str, Any]:
         families = {name: FAMILIES[name] for name in self.job.families}
-        return scatter_piece(self.job, families, feed, number, place)
+        with _uncollected():
+            return scatter_piece(self.job, families, feed, number, place)
 
 
 class Doing:
@@ -79,9 +82,22 @@ class Doing:
         self.job = job
 
     def __call__(self, work: Work) -> dict[str, Any]:
-        if "task" in work:
-            return finish_task(self.job, work["task"])
-        return run_stage(self.job, FAMILIES[work["family"]], work["stage"], work["part"])
+        with _uncollected():
+            if "task" in work:
+                return finish_task(self.job, work["task"])
+            return run_stage(self.job, FAMILIES[work["family"]], work["stage"], work["part"])
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing looks for cycles: the many small rows of a piece make none, and it took a seventh of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def run_waves(
