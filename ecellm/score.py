@@ -38,14 +38,22 @@ def score_files(
     found = find_task(task)
     if rule not in RULES:
         raise ConfigError("unknown rule", found=rule, expected=" or ".join(RULES), mend="give --rule paper or strict")
+    said, gold = _texts(predictions, blank=True), [text or "" for text in _texts(labels, blank=False)]
+    if not (said or gold):
+        raise DataError(
+            f"{predictions}: an empty list",
+            found="no prediction and no label",
+            expected="at least one",
+            mend="give the files that the evaluation wrote",
+        )
     similarity = None
     if encoder and found.id == "AG":
         from ecellm.similarity import Similarity
 
         similarity = Similarity(encoder)
     case = Case.of(
-        _texts(predictions, blank=True),
-        [text or "" for text in _texts(labels, blank=False)],
+        said,
+        gold,
         setting=setting,
         option_labels=_letters(option_labels) if option_labels else (),
         family=model_family,

@@ -51,6 +51,7 @@ def test_a_number_that_does_not_exist_is_the_string_nan(tmp_path: Path) -> None:
         ([1], ["yes"], "element 0: not a string"),
         (["yes"], [None], "element 0: not a string"),
         (["yes", "no"], ["yes"], "differ in number"),
+        ([], [], "an empty list"),
         ("[" * 100_000, ["yes"], "not JSON"),
     ],
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from ecellm.errors import DataError
 from ecellm.provenance import read_run_json
@@ -134,12 +135,44 @@ def predictions(outcome: Outcome, setting: str, task: str, system: str = "tuned"
 
 def _scores(storage: Storage) -> dict[str, Scores]:
     found = {}
-    tuned = _json(storage, "scores.json")
+    tuned = _shaped(storage, "scores.json")
     if tuned:
         found["tuned"] = tuned
     for key, _ in storage.list("baselines/"):
         if key.endswith("/scores.json"):
-            found[key.removeprefix("baselines/").removesuffix("/scores.json")] = _json(storage, key) or {}
+            found[key.removeprefix("baselines/").removesuffix("/scores.json")] = _shaped(storage, key)
+    return found
+
+
+class _Rule(BaseModel):
+    """Metrics under one rule."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float | dict[str, Any] | None] = Field(init=False)
+    ci95: list[float] | None = Field(default=None, max_length=2)
+
+
+class _Entry(BaseModel):
+    """One task's scores, as far as reports need them; its breakdowns are not looked at here."""
+
+    strict: _Rule
+    paper: _Rule = _Rule()
+    n: int = 0
+    n_failed: int = 0
+    primary: str = ""
+    decoding: str = ""
+
+
+_SHAPE = TypeAdapter(dict[str, dict[str, _Entry]])
+
+
+def _shaped(storage: Storage, key: str) -> Scores:
+    """A scores.json that has the form of the contract; empty where there is none."""
+    found = _json(storage, key) or {}
+    try:
+        _SHAPE.validate_python(found)
+    except ValueError as fault:
+        raise _broken(storage, key, fault) from fault
     return found
 
 

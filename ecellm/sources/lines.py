@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import gzip
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,8 @@ LONGEST_LINE = 64 << 20
 """Longest line in bytes; a longer one is counted as bad and passed over."""
 CHUNK = 8 << 20
 """Bytes of one piece of lines."""
-BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
+BROKEN = (EOFError, OSError, zlib.error)
+"""What reading on may raise: a packed file that ends early or is none, a disk that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ def unreadable(location: str, line: int, error: Exception) -> DataError:
         f"{location}, line {line}: cannot be read on",
         found=f"{type(error).__name__}: {error}",
         expected="a whole file in the encoding of its format",
-        mend="fetch the file again; compare its size and sha256 with the origin's",
+        mend="fetch the file again; compare its size and sha256 with the origin's, and look after the disk",
     )
 
 

@@ -147,6 +147,10 @@ def test_an_empty_folder_and_a_broken_file_are_data_errors(out: Path, tmp_path: 
     (out / "scores.json").write_text("{")
     with pytest.raises(DataError, match=r"scores\.json"):
         report([str(out)])
+    for wrong in ({IND: {"PM": 0.9}}, {IND: {"PM": {"strict": {"f1": "high"}}}}, {"PM": []}):
+        (out / "scores.json").write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"scores\.json: cannot be read"):
+            report([str(out)])
     with pytest.raises(ConfigError):
         report([])
 

@@ -12,6 +12,7 @@ import pytest
 from ecellm.config.schema import SourceFile
 from ecellm.errors import DataError
 from ecellm.sources.documents import SNIPPETS, with_answer, without_answer
+from ecellm.sources.lines import chunks_of
 from ecellm.sources.read import read_source
 from ecellm.sources.records import Question
 from ecellm.sources.subjective_questions import WINDOW, window
@@ -196,6 +197,12 @@ def test_a_cut_gzip_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "qa.json.gz").write_bytes(whole[:-12])
     with pytest.raises(DataError, match="cannot be read on"):
         through(SourceFile(format="amazon_qa_literal", path="qa.json.gz"), str(tmp_path))
+
+
+def test_a_disk_that_fails_is_refused_at_its_line() -> None:
+    with pytest.raises(DataError, match=r"/proc/self/mem, line 1: cannot be read on") as caught:
+        list(chunks_of("/proc/self/mem"))  # no page is mapped at its start, so it opens and cannot be read
+    assert "Input/output error" in str(caught.value)
 
 
 @pytest.mark.parametrize(
