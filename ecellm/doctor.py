@@ -64,8 +64,8 @@ def whereabouts() -> str:
     return "a machine of its own"
 
 
-def show(findings: list[Finding]) -> bool:
-    """Print a table on stderr. True where every essential part is there."""
+def show(findings: list[Finding]) -> list[str]:
+    """Print a table on stderr. Returns the essential parts that are missing."""
     table = Table(title="ecellm doctor", title_justify="left", box=None, pad_edge=False)
     for column in ("", "part", "found", "mend"):
         table.add_column(column, overflow="fold")
@@ -78,7 +78,7 @@ def show(findings: list[Finding]) -> bool:
         console.print(f"[red]missing and needed:[/red] {', '.join(missing)}")
     else:
         console.print("[green]the essentials are here[/green]; what is marked - is needed only where you use it")
-    return not missing
+    return missing
 
 
 def _machine() -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Where results come from: OUT/run.json with the resolved run file, git revision, versions, seed and data fingerprints.
 
-No secret can be in it: the run file has no field for one, and user names and passwords inside addresses are masked.
+No secret can be in it: the run file has no field for one, and inside addresses user names, passwords and the values of
+queries (signatures, keys) are masked.
 Stages add their facts one after another, so the file is read, merged and written again.
 """
 
@@ -49,8 +50,9 @@ def read_run_json(storage: Storage) -> dict[str, Any]:
 
 
 def masked(text: str) -> str:
-    """The text with `user:password@` in addresses replaced."""
-    return re.sub(r"(?<=://)[^/@\s\"]+@", "***@", text)
+    """The text with `user:password@` and the values of queries in addresses replaced."""
+    text = re.sub(r"(?<=://)[^/?#\s\"]+@", "***@", text)
+    return re.sub(r"(://[^\s\"?]*\?)([^\s\"#]+)", lambda found: found[1] + re.sub(r"=[^&]+", "=***", found[2]), text)
 
 
 def versions() -> dict[str, str]:

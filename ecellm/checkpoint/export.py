@@ -31,13 +31,17 @@ _PREFIX = "base_model.model."
 _OURS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
-def export(checkpoint: str, folder: str, settings: Settings, base: str = "", shard_bytes: int = SHARD_BYTES) -> None:
+def export(
+    checkpoint: str, folder: str, settings: Settings, base: str = "", shard_bytes: int = SHARD_BYTES
+) -> dict[str, str]:
     """Write the model of a checkpoint as safetensors with config, tokenizer and prompt.json.
+
+    Returns sha256 in hex of each file, by name.
 
     Args:
         checkpoint: `OUT/checkpoints/step-…`, a folder or s3:// prefix.
         folder: where to write, a folder or s3:// prefix.
-        base: local folder of the base model; needed for adapters only, empty: the folder that the run named.
+        base: local folder of the base model; needed for adapters only.
         shard_bytes: most bytes of one output file.
 
     Raises:
@@ -55,9 +59,17 @@ def export(checkpoint: str, folder: str, settings: Settings, base: str = "", sha
             target.delete(key)
     read = SliceReader(source, "", manifest)
     tensors = _merged(manifest, read, base) if manifest.lora else _whole(manifest, read)
-    _write_shards(tensors, target, shard_bytes)
+    written = _write_shards(tensors, target, shard_bytes)
     for name, data in side.items():
+        written[name] = hashlib.sha256(data).hexdigest()
         target.write(name, data)
+    return written
+
+
+def base_of_adapters(checkpoint: str, settings: Settings) -> tuple[str, str] | None:
+    """(base model as the run file named it, revision) of a checkpoint of adapters; None where it is a whole model."""
+    lora = read_manifest(open_storage(checkpoint, settings), "").lora
+    return (str(lora["base"]), str(lora.get("revision", "main"))) if lora else None
 
 
 def side_files_of(source: Storage, manifest: Manifest) -> dict[str, bytes]:
@@ -99,12 +111,12 @@ def _whole(manifest: Manifest, read: SliceReader) -> list[_Lazy]:
 def _merged(manifest: Manifest, read: SliceReader, base: str) -> list[_Lazy]:
     """Base weights plus `alpha / rank * B @ A` (Hu et al. 2021), named as the base names them."""
     settings = manifest.lora or {}
-    folder = base or str(settings["base"])
-    files = sorted(name for name in _files(folder) if name.endswith(".safetensors"))
+    folder = base or str(settings["base"])  # a folder, where nobody has looked for it
+    files = _weights_of(folder)
     if not files:
         raise CheckpointError(
             f"{folder}: the base model of these adapters is not there", expected="a folder with safetensors",
-            mend="export through `ecellm train`, which knows where the base lies",
+            mend="name the folder of the base model: --base DIR",
         )  # fmt: skip
     shapes = {parameter.name: parameter for parameter in manifest.parameters}
     scale, dtype, used = settings["alpha"] / settings["rank"], getattr(torch, manifest.dtype), set()
@@ -145,13 +157,22 @@ def _merged(manifest: Manifest, read: SliceReader, base: str) -> list[_Lazy]:
     return found
 
 
-def _files(folder: str) -> list[str]:
-    return os.listdir(folder) if os.path.isdir(folder) else []
+def _weights_of(folder: str) -> list[str]:
+    """The safetensors of a model's folder: those that its index names, since some hold another form beside it."""
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    index = "model.safetensors.index.json"
+    if index in there:
+        with open(os.path.join(folder, index), encoding="utf-8") as stream:
+            return sorted(set(json.load(stream)["weight_map"].values()))
+    if "model.safetensors" in there:
+        return ["model.safetensors"]
+    return sorted(name for name in there if name.endswith(".safetensors"))
 
 
-def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> None:
+def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> dict[str, str]:
+    """Returns sha256 in hex of each file, by name."""
     shards = list(_pack(tensors, shard_bytes))
-    where: dict[str, str] = {}
+    where, written = dict[str, str](), dict[str, str]()
     total = 0
     with tempfile.TemporaryDirectory(prefix="ecellm-export-") as temporary:
         for number, shard in enumerate(shards):
@@ -167,13 +188,18 @@ def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> No
                     f"a model file could not be written below {tempfile.gettempdir()}", found=str(error),
                     mend="free some disk space, or set TMPDIR to a larger disk",
                 ) from error  # fmt: skip
+            with open(path, "rb") as stream:
+                written[name] = hashlib.file_digest(stream, "sha256").hexdigest()
             target.upload(path, name)
             os.unlink(path)
             where |= {lazy.name: name for lazy in shard}
             total += sum(lazy.bytes for lazy in shard)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        target.write("model.safetensors.index.json", json.dumps(index, indent=1, sort_keys=True).encode())
+        data = json.dumps(index, indent=1, sort_keys=True).encode()
+        written["model.safetensors.index.json"] = hashlib.sha256(data).hexdigest()
+        target.write("model.safetensors.index.json", data)
+    return written
 
 
 def _pack(tensors: list[_Lazy], most: int) -> Iterator[list[_Lazy]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -34,6 +35,8 @@ from ecellm.records import World
 from ecellm.storage.base import Storage
 
 _BLOCK = 1 << 24
+_CACHE_BYTES = 1 << 30
+"""Most bytes of blocks that a reader holds: the newest one of each file, files read longest ago leave first."""
 READS = 3
 """Times that a block is read before its bytes count as changed."""
 
@@ -77,18 +80,21 @@ def read_manifest(storage: Storage, folder: str) -> Manifest:
 
 
 def fault(storage: Storage, folder: str, file: File) -> str:
-    """What is wrong with one file of a checkpoint; empty where nothing is."""
+    """What is wrong with one file of a checkpoint; empty where nothing is. Networks change bytes too: see `READS`."""
     key = inside(folder, file.name)
     try:
         size = storage.size(key)
         if size != file.bytes:
             return f"{file.name} has {size} bytes, not {file.bytes}"
-        digest = hashlib.sha256()
-        for start in range(0, size, _BLOCK):
-            digest.update(storage.read(key, start, min(_BLOCK, size - start)))
+        for _ in range(READS):
+            digest = hashlib.sha256()
+            for start in range(0, size, _BLOCK):
+                digest.update(storage.read(key, start, min(_BLOCK, size - start)))
+            if digest.hexdigest() == file.sha256:
+                return ""
     except FileNotFoundError:
         return f"{file.name} is missing"
-    return "" if digest.hexdigest() == file.sha256 else f"{file.name} has another sha256 than the manifest says"
+    return f"{file.name} has another sha256 than the manifest says"
 
 
 def verify(storage: Storage, folder: str) -> list[str]:
@@ -124,7 +130,7 @@ def read_newest(
 ) -> tuple[Manifest, Held] | None:
     """The newest whole checkpoint, the same on every rank, and this rank's part of it; None where there is none.
 
-    A byte is read once: it is compared with the manifest's digests as it comes. Where any rank finds a fault, all pass
+    Bytes are compared with the manifest's digests as they come. Where any rank finds a fault, all pass
     on to the checkpoint before; nothing is put into an engine until all ranks have their part.
 
     Args:
@@ -176,7 +182,9 @@ class SliceReader:
             for name, (start, length) in part.spans.items():
                 self._where.setdefault(name, []).append((start, length, part))
         self._offsets: dict[str, dict[str, int]] = {}
-        self._last: tuple[str, int, bytes] = ("", -1, b"")
+        self._newest: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        """By file, the number of the block that was read last, and the block: a range of a parameter that was saved
+        at another world size alternates between files, and each is read from its beginning to its end."""
 
     def __call__(self, name: str, kind: str, start: int, length: int) -> torch.Tensor:
         """Values `start` to `start + length` of a flattened parameter: fp32 [length].
@@ -211,8 +219,10 @@ class SliceReader:
 
     def _block(self, part: RankFile, number: int) -> bytes:
         """One block, as it was written; read again where it came otherwise, since networks change bytes too."""
-        if self._last[:2] == (part.name, number):
-            return self._last[2]
+        kept = self._newest.get(part.name)
+        if kept and kept[0] == number:
+            self._newest.move_to_end(part.name)
+            return kept[1]
         if number >= len(part.blocks):
             raise Broken(f"{part.name} has no block {number}")
         key = inside(self._folder, part.name)
@@ -222,12 +232,18 @@ class SliceReader:
             except FileNotFoundError as error:
                 raise Broken(f"{part.name} is missing") from error
             if hashlib.sha256(data).hexdigest() == part.blocks[number]:
-                self._last = (part.name, number, data)
+                self._keep(part, number, data)
                 return data
         raise Broken(
             f"{part.name}: block {number} has another sha256 than the manifest says", found=f"{len(data)} bytes",
             expected=f"sha256 {part.blocks[number]}", mend="an older checkpoint is used; remove this one",
         )  # fmt: skip
+
+    def _keep(self, part: RankFile, number: int, data: bytes) -> None:
+        self._newest.pop(part.name, None)
+        while self._newest and sum(len(block) for _, block in self._newest.values()) + len(data) > _CACHE_BYTES:
+            self._newest.popitem(last=False)
+        self._newest[part.name] = (number, data)
 
     def _offset(self, part: RankFile, key: str) -> int:
         """Byte at which a tensor begins in a rank's file."""

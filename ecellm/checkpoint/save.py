@@ -24,6 +24,7 @@ from ecellm.checkpoint.layout import (
     RankFile,
     Slice,
     of_attempt,
+    parse_manifest,
     rank_file,
     step_folder,
     tensor_key,
@@ -74,7 +75,7 @@ def save(
 
     Raises:
         StorageError: some rank could not write (the same error on every rank).
-        LostRace: another attempt was first.
+        LostRace: another attempt was first, and it is not an earlier one of this run.
     """
     folder = step_folder(step)
     part = agree(gather, lambda: _write_part(storage, folder, head.attempt, slices, world))
@@ -151,17 +152,22 @@ def _publish(
     storage.write(f"{folder}/{MANIFEST}", data)
     said = {"step": step, "attempt": head.attempt, "manifest": name, "manifest_sha256": digest}
     if not storage.write_new(f"{folder}/{COMPLETE}", json.dumps(said).encode()):
-        _check_winner(storage, folder, digest)
+        return _winner(storage, folder, digest, manifest)
     return manifest
 
 
-def _check_winner(storage: Storage, folder: str, digest: str) -> None:
+def _winner(storage: Storage, folder: str, digest: str, mine: Manifest) -> Manifest:
+    """The manifest that a step was published with, where this run may go on with it."""
     try:
         won = json.loads(storage.read(f"{folder}/{COMPLETE}"))
         if won["manifest_sha256"] == digest:
-            return
+            return mine
         # The copy is the winner's, as the marker is.
-        storage.write(f"{folder}/{MANIFEST}", storage.read(f"{folder}/{won['manifest']}"))
+        data = storage.read(f"{folder}/{won['manifest']}")
+        storage.write(f"{folder}/{MANIFEST}", data)
+        theirs = parse_manifest(data, f"{folder}/{won['manifest']}")
+        if theirs.attempt < mine.attempt and theirs.identity == mine.identity:
+            return theirs  # this run's own, from an attempt that was taken for dead: its marker came late
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise LostRace(f"{folder} was published by another attempt, with a marker that cannot be read") from error
     raise LostRace(

@@ -73,6 +73,7 @@ def _print(row: Any) -> None:
 def stats(out: Out, tokenizer: Tokenizers = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Samples, answers and lengths of each task."""
     from ecellm.looking import numbers as counted
+    from ecellm.looking.page import card_of
 
     found = counted.numbers(open_storage(out), _measures(out, tokenizer))
     said = counted.as_json(found)
@@ -87,6 +88,8 @@ def stats(out: Out, tokenizer: Tokenizers = [], as_json: AsJson = False) -> None
         samples.add_row(
             task, *(str(one["samples"].get(pool, "")) for pool in ("train", "val", "test", "ood")), escape(shares)
         )
+    if card_of(open_storage(out)).get("made_up"):
+        _stdout().print("[yellow]made-up data[/yellow]")
     _stdout().print(samples)
     lengths = Table("task", "in", "prompt: median", "95th", "longest", "answer: median", "95th", "longest", box=None,
                     pad_edge=False)  # fmt: skip

@@ -28,6 +28,8 @@ ANY_OPTION = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Overrides look like unknown options; `load_run` is the one that knows them."""
 
 RunFile = Annotated[str, typer.Argument(metavar="RUN.toml", help="The run file; jobs/runs/ has some.")]
+Words = Annotated[list[str], typer.Argument(metavar="RUN.toml", help="The run file; jobs/runs/ has some.")]
+"""With overrides among them, in any order."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the run file, print the resolved one, and leave.")]
 
 
@@ -40,8 +42,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _door(name: str, module: str) -> Callable[..., None]:
-    def command(ctx: typer.Context, run_file: RunFile, dry_run: DryRun = False) -> None:
-        run = load_run(run_file, ctx.args)
+    def command(ctx: typer.Context, words: Words, dry_run: DryRun = False) -> None:
+        places, overrides = _places_and_overrides([*words, *ctx.args])
+        if not places:
+            raise ConfigError("no run file", found=" ".join(words), expected="RUN.toml [--section.key value …]")
+        run = load_run(places[0], [*places[1:], *overrides])
         if dry_run:
             _print(run)
             return

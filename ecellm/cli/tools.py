@@ -44,19 +44,27 @@ def plan(
 def export(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="OUT/checkpoints/step-…, a folder or s3://.")],
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the Hugging Face folder goes.")],
+    base: Annotated[str, typer.Option(help="Folder of the adapters' base model, if it is not where it was.")] = "",
 ) -> None:
-    """Export a checkpoint."""
+    """Export a checkpoint, adapters merged into their base model."""
+    from ecellm.checkpoint.export import base_of_adapters
     from ecellm.checkpoint.export import export as write
     from ecellm.config.schema import Storage
+    from ecellm.model.base import folder_of
+    from ecellm.storage.open import open_storage
 
-    write(checkpoint, folder, Storage())
+    settings = Storage()
+    if not base and (named := base_of_adapters(checkpoint, settings)):
+        out = checkpoint.rstrip("/").rpartition("/checkpoints/")[0] or "."
+        base = folder_of(named[0], open_storage(out, settings), settings, named[1])
+    write(checkpoint, folder, settings, base)
 
 
 def doctor(
     s3: Annotated[str, typer.Option(help="An s3:// prefix to reach.")] = "",
 ) -> None:
-    """Look at this machine; exit code 1 where an essential part is missing."""
+    """Look at this machine; exit code 5 where an essential part is missing, 4 where it is S3 alone."""
     from ecellm.doctor import examine, show
 
-    if not show(examine(s3)):
-        raise typer.Exit(1)
+    if missing := show(examine(s3)):
+        raise typer.Exit(4 if missing == ["S3"] else 5)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ecellm.config.mends import Mends
-from ecellm.config.section import TASK_IDS, Count, Section, Share, TaskId
+from ecellm.config.section import TASK_IDS, Count, Location, Section, Share, TaskId
 
 SourceFormat = Literal[
     "amazon_google", "amazon_reviews", "amazon_metadata", "amazon_ratings", "mave", "esci", "amazonqa",
@@ -21,7 +21,7 @@ class SourceFile(Section):
 
     format: SourceFormat
     """How to read it."""
-    path: str
+    path: Location
     """File or folder, relative to `sources.root` unless absolute, s3:// or http(s)://."""
     category: str = ""
     """Product category, where the file does not say it."""
@@ -51,7 +51,7 @@ class MadeUp(Section):
 class Sources(Section):
     """Where raw data comes from: files, the published data set, or made up."""
 
-    root: str = "."
+    root: Location = "."
     """Folder or s3:// prefix that relative paths start from."""
     files: tuple[SourceFile, ...] = ()
     """Raw files of the six sources, or their stand-ins."""

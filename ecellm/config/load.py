@@ -26,6 +26,8 @@ from ecellm.errors import ConfigError
 def load_run(path: str, overrides: Sequence[str] = ()) -> Run:
     """Read a TOML run file and apply `--section.key value` overrides.
 
+    A path that ends in `.json` is a resolved run, as `--dry-run` prints it and run.json holds it.
+
     Raises:
         ConfigError: the file cannot be read, or has faults; all of them are in the one message, each with its
             dotted path and where it was written.
@@ -53,6 +55,8 @@ def _text(path: str) -> str:
 
 
 def _parse(path: str, text: str) -> dict[str, Any]:
+    if path.endswith(".json"):
+        return _parse_json(path, text)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as trouble:
@@ -63,6 +67,17 @@ def _parse(path: str, text: str) -> dict[str, Any]:
             f"{path}, line {line}: not TOML ({re.sub(r' [(]at .*[)]$', '', str(trouble))})",
             found=lines[min(line, len(lines)) - 1].strip(),
             expected='key = value, with texts in quotes: name = "my_run"',
+        ) from trouble
+
+
+def _parse_json(path: str, text: str) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+        run = said.get("run", said)
+        return dict(run)
+    except (ValueError, TypeError, AttributeError) as trouble:
+        raise ConfigError(
+            f"{path}: no resolved run", found=str(trouble), expected="what --dry-run prints, or a run.json"
         ) from trouble
 
 

@@ -35,7 +35,7 @@ def read_overrides(words: Sequence[str]) -> tuple[dict[str, Any], list[Fault]]:
         path = path.replace("-", "_")
         if not equals:
             if not queue or queue[0].startswith("--"):
-                faults.append(Fault(path, "has no value", f"--{path} VALUE"))
+                faults.append(Fault(f"--{path}", "has no value", f"--{path} VALUE"))
                 continue
             text = queue.pop(0)
         path = SHORT.get(path, path)

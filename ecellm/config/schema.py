@@ -19,7 +19,7 @@ from ecellm.config.building import Sources as Sources
 from ecellm.config.evaluation import Evaluate as Evaluate
 from ecellm.config.evaluation import Probe as Probe
 from ecellm.config.section import TASK_IDS as TASK_IDS
-from ecellm.config.section import Count, Kind, Share
+from ecellm.config.section import Count, Kind, Location, Share
 from ecellm.config.section import Section as Section
 from ecellm.config.section import TaskId as TaskId
 
@@ -195,7 +195,7 @@ class Run(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name in reports and in Ray."""
-    out: str
+    out: Location
     """Folder or s3:// prefix for everything the run makes."""
     seed: int = Field(default=1, ge=0)
     """Seeds every draw."""

@@ -43,7 +43,8 @@ def build(run: Run) -> dict[str, Any]:
 
     Raises ConfigError where a task has no source, DataError for raw files that are missing or broken.
     """
-    console.stage("build", run.build.recipe if not run.sources.published else "published rows")
+    what = run.build.recipe if not run.sources.published else "published rows"
+    console.stage("build", what + (", of made-up data" if run.sources.made_up else ""))
     storage = open_storage(run.out, run.storage)
     if run.sources.published:
         from ecellm.ecinstruct.importing import import_published

@@ -19,6 +19,7 @@ from ecellm.config.schema import MadeUp, Run, SourceFile
 from ecellm.ecinstruct.flow.job import Feed, Use
 from ecellm.sources.opening import digest_of, size_of
 from ecellm.sources.read import FORMAT_TASKS, Part, parts_of
+from ecellm.sources.web import bare
 from ecellm.stage import fingerprint, is_complete, publish
 from ecellm.storage.base import Storage, is_remote, join
 from ecellm.storage.local import told
@@ -60,7 +61,7 @@ class Raw:
     @property
     def label(self) -> str:
         """Format and name, as rows and the card show it."""
-        return label_of(self.entry, os.path.basename(self.entry.path.rstrip("/")), self.made_up)
+        return label_of(self.entry, os.path.basename(bare(self.entry.path).rstrip("/")), self.made_up)
 
     @property
     def size(self) -> int:
@@ -71,7 +72,7 @@ class Raw:
     def unpacked(self) -> int:
         """The same unpacked, about."""
         return sum(
-            size * (PACKED if part.location.endswith((".gz", ".parquet")) else 1) for part, _, size in self.files
+            size * (PACKED if bare(part.location).endswith((".gz", ".parquet")) else 1) for part, _, size in self.files
         )
 
     def serves(self, task: str) -> bool:

@@ -60,7 +60,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     scores = _stored(storage) if is_complete(storage, FOLDER, made_from) else {}
     if scores and {system.name for system in systems} <= set(scores):
         note("complete already: nothing to do")
-        show(scores, groups)
+        show(scores, groups, made_up=bool(run.sources.made_up))
         return {"scores": scores, "skipped": True}
     storage.delete(f"{FOLDER}/COMPLETE")  # what follows overwrites the results that it vouches for
     judges = judges_of(run, groups)
@@ -76,7 +76,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         scores[name] = _finish(storage, name, groups, predictions, judges)
     publish(storage, FOLDER, made_from, systems=sorted(scores), voices=facts)
     write_run_json(storage, run, evaluation=facts)
-    show(scores, groups)
+    show(scores, groups, made_up=bool(run.sources.made_up))
     return {"scores": scores, "skipped": False}
 
 

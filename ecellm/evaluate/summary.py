@@ -9,12 +9,12 @@ from ecellm.evaluate.rows import Groups
 from ecellm.evaluate.scores import Scores
 
 
-def show(scores: dict[str, Scores], groups: Groups) -> None:
-    """A table for each setting; of rules, the best of each family."""
+def show(scores: dict[str, Scores], groups: Groups, *, made_up: bool = False) -> None:
+    """A table for each setting; of rules, the best of each family. `made_up`: the rows are, and it is said."""
     own = [name for name in scores if "/" not in name]
     families = list(dict.fromkeys(name.split("/")[0] for name in scores if "/" in name))
     for setting in dict.fromkeys(setting for setting, _ in groups):
-        title = f"{setting}: primary metric, strict rule"
+        title = f"{setting}: primary metric, strict rule" + (", made-up data" if made_up else "")
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for column in ("task", "n", *own, *(f"best {family}" for family in families)):
             left = column == "task" or column.startswith("best")

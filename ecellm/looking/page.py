@@ -47,10 +47,11 @@ def page(storage: Storage, measures: Mapping[str, Measure], seed: int) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     text = files("ecellm.looking").joinpath("page.html.j2").read_text("utf-8")
-    return environment.from_string(text).render(tasks=tasks, pools=POOL_NAMES, card=_card(storage), root=storage.root)
+    return environment.from_string(text).render(tasks=tasks, pools=POOL_NAMES, card=card_of(storage), root=storage.root)
 
 
-def _card(storage: Storage) -> dict[str, Any]:
+def card_of(storage: Storage) -> dict[str, Any]:
+    """card.json; empty where there is none that can be read."""
     try:
         said = json.loads(storage.read("rows/card.json"))
     except (FileNotFoundError, ValueError):

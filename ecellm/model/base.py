@@ -17,14 +17,17 @@ from contextlib import redirect_stdout
 from typing import Any, Literal
 
 from ecellm.config.schema import Run
+from ecellm.config.schema import Storage as Settings
 from ecellm.errors import CheckpointError, ConfigError
 from ecellm.model.wheel import PREFIX, cache_folder, fetch_wheel
-from ecellm.stage import clear, fingerprint, is_complete, marker, publish
+from ecellm.stage import MARKER, clear, fingerprint, is_complete, marker, publish
 from ecellm.storage.base import Storage, is_remote, join
 from ecellm.storage.open import open_storage
 
 FOLDER = "base"
 HUB_TIMEOUT_S = 10
+READS = 3
+"""Times that a file of S3 is fetched before its bytes count as changed."""
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.py")
 """What is fetched of a hub model: no pickles."""
 
@@ -58,7 +61,18 @@ def base_folder(run: Run, storage: Storage) -> str:
         ConfigError: the hub cannot be reached or does not know the name.
         StorageError: S3 cannot be read.
     """
-    base = run.model.base
+    return folder_of(run.model.base, storage, run.storage, run.model.revision)
+
+
+def folder_of(base: str, storage: Storage, settings: Settings, revision: str = "main") -> str:
+    """The same by name. Raises what `base_folder` raises.
+
+    Args:
+        base: as `model.base`.
+        storage: of OUT.
+        settings: how other places are reached.
+        revision: of a hub model.
+    """
     kind = base_kind(base)
     if kind in ("tiny", "wheel", "gguf"):
         if marker(storage, FOLDER) is None:
@@ -69,9 +83,9 @@ def base_folder(run: Run, storage: Storage) -> str:
             )  # fmt: skip
         return local_copy(storage, FOLDER)
     if kind == "s3":
-        return local_copy(open_storage(base, run.storage), "")
+        return local_copy(open_storage(base, settings), "")
     if kind == "hub":
-        return _from_hub(base, run.model.revision)
+        return _from_hub(base, revision)
     folder = os.path.abspath(os.path.expanduser(base))
     if not os.path.isdir(folder):
         raise CheckpointError(
@@ -125,9 +139,11 @@ def materialise(run: Run, storage: Storage, texts: Iterable[str] = ()) -> None:
     # Saving a model imports DeepSpeed, which says on standard output which accelerator it has found.
     with tempfile.TemporaryDirectory() as work, redirect_stdout(io.StringIO()):
         _make(kind, run, texts, work)
+        files = {}
         for name in sorted(os.listdir(work)):
+            files[name] = _digest(os.path.join(work, name))
             storage.upload(os.path.join(work, name), f"{FOLDER}/{name}")
-    publish(storage, FOLDER, made_from, base=run.model.base)
+    publish(storage, FOLDER, made_from, base=run.model.base, files=files)
 
 
 def _make(kind: Kind, run: Run, texts: Iterable[str], work: str) -> None:
@@ -163,8 +179,10 @@ def _make(kind: Kind, run: Run, texts: Iterable[str], work: str) -> None:
 def local_copy(storage: Storage, prefix: str) -> str:
     """A local folder with the objects under `prefix`; those of S3 are fetched once for each state they have.
 
+    Where the marker holds digests (`files`, sha256 in hex by name) they are compared, since S3 checks no download.
+
     Raises:
-        CheckpointError: there are none in S3.
+        CheckpointError: there are none in S3, or they are not what was written.
     """
     if not is_remote(storage.root):
         return os.path.abspath(join(storage.root, prefix))
@@ -176,6 +194,7 @@ def local_copy(storage: Storage, prefix: str) -> str:
             mend="check the prefix in the run file",
         )
     made = marker(storage, prefix) if prefix else None
+    digests: dict[str, str] = (made or {}).get("files") or {}
     folder = os.path.join(cache_folder(), "models", fingerprint(storage.root, prefix, listed, made))
     if os.path.isdir(folder):
         return folder
@@ -185,13 +204,29 @@ def local_copy(storage: Storage, prefix: str) -> str:
         for key, _ in listed:
             path = os.path.join(whole, os.path.relpath(key, prefix) if prefix else key)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            storage.download(key, path)
+            _fetch(storage, key, path, digests.get(os.path.relpath(key, prefix)) if prefix else None)
         try:
             os.rename(whole, folder)
         except OSError:
             if not os.path.isdir(folder):  # another process was first
                 raise
     return folder
+
+
+def _fetch(storage: Storage, key: str, path: str, digest: str | None) -> None:
+    for _ in range(READS):
+        storage.download(key, path)
+        if digest is None or _digest(path) == digest:
+            return
+    raise CheckpointError(
+        f"{join(storage.root, key)} is not what was written", found=f"sha256 {_digest(path)}",
+        expected=f"sha256 {digest}, as its {MARKER} says", mend="run the stage that made it again",
+    )  # fmt: skip
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _from_hub(name: str, revision: str) -> str:

@@ -127,7 +127,7 @@ def pick_dtype(settings: Model, device: Any) -> Literal["float32", "bfloat16"]:
         return "float32"
     import torch
 
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def _obstacle(name: str, settings: Model, device: str) -> str:

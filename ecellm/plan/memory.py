@@ -2,8 +2,8 @@
 
 The one decision: the terms are what the code of `train` really holds, not a rule of thumb, so that the same formulas
 give CPU ranks in fp32 (measured by a benchmark) and GPUs in bf16 (compared with published runs). Sources:
-  state: 16 bytes a parameter over all ranks in mixed precision, weights and gradients in `width` bytes, fp32 master and
-    two moments in 12 (Rajbhandari et al. 2020, ZeRO, section 3.1);
+  state: 16 bytes a parameter over all ranks in mixed precision, weights and gradients in 2 bytes, fp32 master and two
+    moments in 12 (Rajbhandari et al. 2020, ZeRO, section 3.1); here 18, since gradients are added up in fp32;
   activations: what autograd keeps of a block, tensor by tensor (the method of Korthikanti et al. 2022, Reducing
     Activation Recomputation, section 4, for gated MLPs, RMS norms in fp32 and attention that keeps no scores);
   logits: 32-bit copies of the rows that go through the output head at once.
@@ -18,7 +18,7 @@ from ecellm.architectures import Architecture
 LIVE = 1_000_000_000
 """Parameters that DeepSpeed keeps gathered at most (`stage3_max_live_parameters` of `train.zero3`)."""
 WHOLE_GRADIENTS = 2 << 30
-"""Whole gradients are held between micro-steps up to this many bytes (`COALESCE_BYTES` of `train.zero3`)."""
+"""Whole fp32 gradients are held between micro-steps up to this many bytes (`COALESCE_BYTES` of `train.zero3`)."""
 BUCKET = 50_000_000
 """Parameters of a reduce bucket on a GPU; two are in flight."""
 SUB_GROUP = 1_000_000_000
@@ -37,6 +37,7 @@ class Setup:
         length: of the longest sample, in tokens.
         predicted: tokens that go through the output head; at most `tokens`.
         width: bytes of a weight in the forward pass: 2 for bf16, 4 for fp32.
+        gradient: bytes of a gradient that is added up over micro-steps: 4 here, 2 in many published runs.
         lora: adapter parameters, 0 for full fine-tuning.
         adapted: names of the matrices with adapters.
         checkpointing: activations of a block are computed again in the backward pass.
@@ -49,6 +50,7 @@ class Setup:
     length: int
     predicted: int
     width: int = 2
+    gradient: int = 4
     lora: int = 0
     adapted: tuple[str, ...] = ()
     checkpointing: bool = False
@@ -81,10 +83,10 @@ def memory(shape: Architecture, setup: Setup) -> Memory:
     total = shape.parameters + setup.lora
     trained = setup.lora or shape.parameters
     ranks, width = setup.ranks, setup.width
-    weights, gradients, optimizer = width * total / ranks, width * trained / ranks, 12 * trained / ranks
+    weights, gradients, optimizer = width * total / ranks, setup.gradient * trained / ranks, 12 * trained / ranks
     gathered = width * min(total, LIVE) if ranks > 1 else 0.0
-    whole = width * trained
-    if whole > WHOLE_GRADIENTS:
+    whole = 4 * trained
+    if width < 4 or whole > WHOLE_GRADIENTS:
         whole = 2 * width * min(trained, BUCKET)
     block = block_bytes(shape, setup)
     kept = shape.layers * (width * shape.hidden if setup.checkpointing else block) * setup.tokens

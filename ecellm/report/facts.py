@@ -86,7 +86,7 @@ def _probed(outcome: Outcome) -> list[Any]:
 def commands(outcome: Outcome) -> list[str]:
     """Commands that make this report again from its run file. A path of this machine is written as OUT."""
     out = "OUT" if os.path.isabs(outcome.out) else outcome.out
-    return [f"ecellm pipeline {outcome.name}.toml", f"ecellm report {out}"]
+    return [f"ecellm pipeline {out}/run.json", f"ecellm report {out}"]
 
 
 def _training(run: dict[str, Any]) -> str:

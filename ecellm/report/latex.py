@@ -15,10 +15,10 @@ _ESCAPES = {
 }  # fmt: skip
 
 
-def tables(boards: Sequence[Board], site: str) -> str:
-    """report.tex: tables to \\input into a document that uses booktabs."""
+def tables(boards: Sequence[Board], site: str, *, made_up: bool = False) -> str:
+    """report.tex: tables to \\input into a document that uses booktabs. `made_up`: the rows are, and it is said."""
     head = "% Made by: ecellm report. Needs \\usepackage{booktabs}.\n"
-    return head + "\n".join(_table(board, site) for board in boards)
+    return head + "\n".join(_table(board, site, made_up) for board in boards)
 
 
 def escaped(text: str) -> str:
@@ -26,13 +26,15 @@ def escaped(text: str) -> str:
     return "".join(_ESCAPES.get(letter, letter) for letter in text)
 
 
-def _table(board: Board, site: str) -> str:
+def _table(board: Board, site: str, made_up: bool) -> str:
     columns = "l" + "r" * len(board.tasks)
+    data = ", on made-up data" if made_up else ""
     lines = [
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{escaped(board.setting)}: primary metrics, strict rule. Bold: significantly better than all others"
-        r" (paired approximate randomisation, $p < 0.05$); underlined: not significantly worse than the best.}",
+        rf"\caption{{{escaped(board.setting)}: primary metrics, strict rule{data}."
+        r" Bold: significantly better than all others (paired approximate randomisation, $p < 0.05$); underlined: not"
+        r" significantly worse than the best.}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         " & ".join(["system", *map(escaped, board.tasks)]) + r" \\",

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from ecellm.errors import DataError
 from ecellm.provenance import read_run_json
 from ecellm.records import Prediction
+from ecellm.stage import marker
 from ecellm.storage.base import Storage, join
 from ecellm.storage.open import open_storage
 from ecellm.tasks.base import Floats
@@ -134,6 +135,13 @@ def predictions(outcome: Outcome, setting: str, task: str, system: str = "tuned"
 
 
 def _scores(storage: Storage) -> dict[str, Scores]:
+    """By system; those that the newest evaluation did not ask are left out: they may be of an older model."""
+    asked = (marker(storage, "evaluation") or {}).get("systems")
+    found = _all_scores(storage)
+    return found if asked is None else {name: scores for name, scores in found.items() if name in asked}
+
+
+def _all_scores(storage: Storage) -> dict[str, Scores]:
     found = {}
     tuned = _shaped(storage, "scores.json")
     if tuned:

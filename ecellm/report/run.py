@@ -38,7 +38,7 @@ def report(outs: Sequence[str], to: str = "") -> dict[str, object]:
     html, markdown = pages(outcomes, found)
     storage.write(HTML, html.encode())
     storage.write(MARKDOWN, markdown.encode())
-    storage.write(LATEX, latex.tables(found, paper.SITE).encode())
+    storage.write(LATEX, latex.tables(found, paper.SITE, made_up=any(one.made_up for one in outcomes)).encode())
     note(join(storage.root, HTML))
     return {
         "html": join(storage.root, HTML),

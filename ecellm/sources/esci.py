@@ -15,7 +15,7 @@ from ecellm.sources.lines import Place, id_of, parquet_rows, text_of
 from ecellm.sources.opening import files_of, is_folder, missing
 from ecellm.sources.records import Judgement, ListedProduct
 from ecellm.sources.tally import Tally
-from ecellm.sources.web import is_web
+from ecellm.sources.web import bare, is_web
 
 LABELS = {"E": "E", "S": "S", "C": "C", "I": "I",
           "EXACT": "E", "SUBSTITUTE": "S", "COMPLEMENT": "C", "IRRELEVANT": "I"}  # fmt: skip
@@ -39,7 +39,7 @@ def files(location: str, source: SourceFile, settings: StorageSettings | None) -
 
 
 def _is(path: str, kind: str) -> bool:
-    name = os.path.basename(path)
+    name = os.path.basename(bare(path))
     return kind in name and name.endswith(".parquet")
 
 

@@ -21,6 +21,7 @@ from ecellm.config.schema import Storage as StorageSettings
 from ecellm.errors import DataError
 from ecellm.sources.opening import open_binary, open_text, open_unpacked
 from ecellm.sources.tally import Tally
+from ecellm.sources.web import bare
 
 CELL_LIMIT = 16 * 1024 * 1024
 """Longest cell of a table, in characters; product pages are far shorter."""
@@ -102,7 +103,7 @@ def json_objects(place: Place, tally: Tally, *, literals: bool = False) -> Itera
     With `literals` a line may be a Python dict literal. It goes through `ast.literal_eval`: a line of a data file is
     never run.
     """
-    if isinstance(place, RowGroups) or place.location.endswith(".parquet"):
+    if isinstance(place, RowGroups) or bare(place.location).endswith(".parquet"):
         for number, row in parquet_rows(place):
             tally.lines += 1
             yield number, row

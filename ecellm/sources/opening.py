@@ -15,7 +15,7 @@ from typing import IO, Any, TextIO, cast
 
 from ecellm.config.schema import Storage as StorageSettings
 from ecellm.errors import DataError
-from ecellm.sources.web import Ranged, Web, is_web
+from ecellm.sources.web import Ranged, Web, bare, is_web
 from ecellm.storage.base import is_remote, join
 from ecellm.storage.open import open_storage
 
@@ -53,7 +53,7 @@ def open_binary(location: str, settings: StorageSettings | None = None) -> IO[by
 def open_unpacked(location: str, settings: StorageSettings | None = None) -> IO[bytes]:
     """The same, unpacked where the name ends in `.gz`."""
     raw = open_binary(location, settings)
-    return cast(IO[bytes], _Unpacked(raw)) if location.endswith(".gz") else raw
+    return cast(IO[bytes], _Unpacked(raw)) if bare(location).endswith(".gz") else raw
 
 
 class _Unpacked(gzip.GzipFile):

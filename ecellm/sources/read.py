@@ -18,7 +18,7 @@ from ecellm.sources.lines import CHUNK, File, Place, chunks_of, row_groups_of
 from ecellm.sources.opening import files_of
 from ecellm.sources.records import SourceRecord
 from ecellm.sources.tally import Tally
-from ecellm.sources.web import is_web
+from ecellm.sources.web import bare, is_web
 from ecellm.storage.base import is_remote, join
 
 __all__ = ["FORMATS", "FORMAT_TASKS", "Part", "Tally", "find", "parts_of", "pieces_of", "read_piece", "read_source"]
@@ -97,7 +97,7 @@ def pieces_of(
     """A file in pieces of about `size` bytes that can be read apart; in one, where its format cannot be cut."""
     if not FORMATS[source.format].pieces:
         yield File(part.location, settings)
-    elif part.location.endswith(".parquet"):
+    elif bare(part.location).endswith(".parquet"):
         yield from row_groups_of(part.location, settings)
     else:
         yield from chunks_of(part.location, settings, size)

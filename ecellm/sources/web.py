@@ -22,6 +22,11 @@ def is_web(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
+def bare(location: str) -> str:
+    """A location without the query of an address, where signatures and keys stand: for names and for their ends."""
+    return location.partition("#")[0].partition("?")[0] if is_web(location) else location
+
+
 class Web:
     """One file on a server; `size` in bytes."""
 

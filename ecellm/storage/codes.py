@@ -6,10 +6,14 @@ from ecellm.storage.retry import PASSING
 
 ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 TAKEN = frozenset({"PreconditionFailed", "412"})
+_RIGHTS = (
+    "give this identity s3:GetObject, PutObject, DeleteObject, AbortMultipartUpload, ListBucket and "
+    "ListBucketMultipartUploads on the bucket (cluster/aws/worker-policy.json does)"
+)
 MENDS = {
     "NoSuchBucket": "create the bucket, or correct its name in the run file",
-    "AccessDenied": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
-    "403": "give this identity s3:GetObject, PutObject, DeleteObject and ListBucket on the bucket",
+    "AccessDenied": _RIGHTS,
+    "403": _RIGHTS,
     "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to an identity that exists",
     "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY; behind a proxy, see that it keeps the Host header",
     "ExpiredToken": "renew the credentials; for long runs use a role that renews itself",

@@ -1,6 +1,7 @@
 """Attempts at one run: each has a number of its own, a line when it began and a line when it ended. No Ray, no torch.
 
-    attempts/attempt-00003.json       number, when, where, how many workers, the step it went on from
+    attempts/attempt-00003.json       number, when, where, how many workers
+    attempts/attempt-00003.from.json  the step it went on from, once it has loaded it; 0 at the very beginning
     attempts/attempt-00003.end.json   when, why, the last step; written by itself, else by the attempt that follows it
 
 The one decision: a number is taken by making a file that was not there, which one caller alone can do. So two drivers
@@ -24,17 +25,19 @@ FOLDER = "attempts"
 _BEGUN = re.compile(r"attempts/attempt-(\d{5,})\.json")
 
 
-def begin(storage: Storage, **facts: object) -> int:
+def begin(storage: Storage, *, reached: int = 0, **facts: object) -> int:
     """Take the next number, and close what earlier attempts left open. Raises StorageError.
 
     Args:
+        reached: the last step that the attempt before was seen at; 0: not known.
         facts: what is known of the attempt: workers, device, …
     """
     number = newest(storage) + 1
     while not storage.write_new(_key(number), _json(begun=_now(), host=socket.gethostname(), **facts)):
         number += 1
     for earlier in range(1, number):
-        close(storage, earlier, "no word of its end: killed, or still running elsewhere", by=number)
+        seen = {"step": reached} if reached and earlier == number - 1 else {}
+        close(storage, earlier, "no word of its end: killed, or still running elsewhere", by=number, **seen)
     return number
 
 
@@ -50,19 +53,27 @@ def close(storage: Storage, number: int, reason: str, **facts: object) -> None:
         storage.write_new(key, _json(ended=_now(), reason=reason, **facts))
 
 
+def went_on(storage: Storage, number: int, step: int) -> None:
+    """Say after which step an attempt goes on."""
+    storage.write_new(_key(number, ".from"), _json(after=step))
+
+
 def keep_log(storage: Storage, number: int, text: str) -> str:
-    """Put a log beside an attempt. Returns its location."""
-    key = _key(number).removesuffix(".json") + ".log"
-    storage.write(key, text.encode())
+    """Put a log beside an attempt, written over none. Returns its location."""
+    stem, again = _key(number).removesuffix(".json"), 1
+    key = f"{stem}.log"
+    while not storage.write_new(key, text.encode()):  # attempt 0: failures before there was one
+        again += 1
+        key = f"{stem}-{again}.log"
     return join(storage.root, key)
 
 
 def history(storage: Storage) -> list[dict[str, Any]]:
-    """What is known of each attempt, oldest first: `attempt`, then the facts of its beginning and of its end."""
+    """What is known of each attempt, oldest first: `attempt`, the facts of its beginning, `after`, those of its end."""
     found = []
     for number in range(1, newest(storage) + 1):
         said: dict[str, Any] = {"attempt": number}
-        for key in (_key(number), _key(number, ".end")):
+        for key in (_key(number), _key(number, ".from"), _key(number, ".end")):
             try:
                 said |= json.loads(storage.read(key))
             except (FileNotFoundError, ValueError):

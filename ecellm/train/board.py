@@ -121,6 +121,10 @@ class Board:
         """The group has saved and leaves."""
         self._moved = True
 
+    def reached(self) -> int:
+        """The last step that rank 0 told of."""
+        return self._status.step
+
     def order(self, order: Order) -> None:
         """Give the workers an order; a milder one than is standing changes nothing."""
         self._order = max(self._order, order)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 PEAKS = {
-    "A10G": 70e12, "A10": 125e12, "L4": 121e12, "L40S": 362e12, "V100": 125e12, "A100": 312e12, "H100 PCIe": 756e12,
-    "H100": 989e12, "H200": 989e12, "B200": 2250e12,
+    "A10G": 70e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "V100": 125e12, "A100": 312e12,
+    "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12,
 }  # fmt: skip
 """Dense bf16 (V100: fp16) tensor FLOP/s by a part of the device's name, as the makers' data sheets give them."""
 

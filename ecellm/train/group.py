@@ -19,7 +19,7 @@ from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.console import note, progress
-from ecellm.errors import ClusterError, EcellmError
+from ecellm.errors import ClusterError, EcellmError, Stopped
 from ecellm.model.base import placed
 from ecellm.placement import place
 from ecellm.provenance import masked
@@ -33,6 +33,8 @@ from ecellm.train.progress import Display
 _POLL_S = 0.5
 _LOOK_S = 2.0
 """Seconds between two looks at the cluster's nodes."""
+_NOBODY_S = 30.0
+"""A group that is silent for so long is gone, or not there yet: nobody would take an order."""
 _RAY_SEES_S = 22.0
 """Ray Train sizes a group by a list of nodes up to 20 s old: a group that starts earlier misses the room."""
 
@@ -164,10 +166,11 @@ def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: 
 
     Raises:
         ClusterError: no worker has been heard of for too long.
+        Stopped: somebody asked to stop, and there are no workers that could save anything.
     """
     import ray
 
-    nodes, asked = _Nodes(run), False
+    nodes, asked, hung = _Nodes(run), False, 0
     while True:
         over = fitting.ended(_POLL_S)
         if stop.is_set() and not asked:
@@ -179,11 +182,17 @@ def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: 
         probes.look()
         if over:
             return snapshot
+        if asked and (not snapshot.attempt or snapshot.silent > _NOBODY_S):
+            raise Stopped(
+                "stopped while no workers were there; what was saved before stays", mend="run the same command to go on"
+            )
         if snapshot.silent > run.cluster.startup_timeout_s:
             raise _too_late(run, snapshot)
-        if snapshot.still > run.cluster.hang_timeout_s:
-            note(f"nothing got on for {snapshot.still:.0f} s: {ray.get(board.hanging.remote())}; starting again")
+        if snapshot.still > run.cluster.hang_timeout_s and snapshot.attempt > hung:
+            hung, where = snapshot.attempt, ray.get(board.hanging.remote())
+            note(f"nothing got on for {snapshot.still:.0f} s: {where}; starting again")
             ray.get(board.order.remote(Order.ABORT))
+            _close(run, snapshot, f"nothing got on for {snapshot.still:.0f} s: {where}")
         if reason := nodes.reason_to_move(snapshot):
             note(f"{reason}: the workers save and go on elsewhere")
             ray.get(board.order.remote(Order.MOVE))
@@ -260,11 +269,17 @@ def _cluster_error(error: BaseException, snapshot: Snapshot, log: str) -> Ecellm
 
 def _keep_log(run: Run, snapshot: Snapshot, error: BaseException) -> str:
     """The workers' tracebacks into OUT, since a private Ray takes its logs with it. Returns where they are."""
-    storage = open_storage(run.out, run.storage)
+    _close(run, snapshot, _line(error))
     with contextlib.suppress(EcellmError):  # the failure itself is what people must see
-        attempts.close(storage, snapshot.attempt, _line(error), step=snapshot.status.step)
-        return attempts.keep_log(storage, snapshot.attempt, f"{masked(str(error))}\n")
+        return attempts.keep_log(open_storage(run.out, run.storage), snapshot.attempt, f"{masked(str(error))}\n")
     return "no log"
+
+
+def _close(run: Run, snapshot: Snapshot, reason: str) -> None:
+    """Say how an attempt ended, where one had begun; not being able to say so is no trouble of the run's."""
+    with contextlib.suppress(EcellmError):
+        if snapshot.attempt:
+            attempts.close(open_storage(run.out, run.storage), snapshot.attempt, reason, step=snapshot.status.step)
 
 
 def _line(error: BaseException) -> str:

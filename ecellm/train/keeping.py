@@ -22,6 +22,7 @@ from ecellm.checkpoint.retain import to_remove
 from ecellm.checkpoint.save import Gather, Head, LostRace, save
 from ecellm.config.schema import Run
 from ecellm.data.shards import TokenSet
+from ecellm.errors import EcellmError
 from ecellm.prompt import FILE as PROMPT
 from ecellm.stage import clear, fingerprint
 from ecellm.storage.base import Storage, join
@@ -30,7 +31,7 @@ from ecellm.train.lora import adapter_facts
 
 _FREE = {
     "epochs", "max_steps", "micro_batch_size", "packing", "pack_tokens", "evaluate_every", "log_every", "engine",
-    "rehearse_failure_at",
+    "rehearse_failure_at", "profile_steps",
 }  # fmt: skip
 _FREE_MODEL = {"gradient_checkpointing", "attention", "trust_remote_code"}
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".index.json", ".onnx", ".md")
@@ -74,9 +75,10 @@ class Keeper:
         """Load the newest whole checkpoint, if there is one. Returns the steps that are done.
 
         Raises:
-            CheckpointError: it belongs to other settings or another model.
+            CheckpointError: it belongs to other settings or another model, or a newer attempt has begun.
             StorageError: storage cannot be read.
         """
+        there = steps(self.storage)[0] if engine.world.rank == 0 else []
         names = {parameter.name: parameter.numel for parameter in engine.parameters()[0]}
         mine = identity(self.run, self.position)
 
@@ -91,16 +93,20 @@ class Keeper:
             held = found[1]
             engine.load_slices(lambda name, kind, start, length: held[name, kind], step)
         if engine.world.rank == 0:
-            self._clear_after(step)
+            self._clear([newer for newer in there if newer > step])
             if found is not None:
                 self.say(f"going on after step {step} (written by {found[0].world_size} workers)")
         return step
 
-    def _clear_after(self, step: int) -> None:
-        """Make room for steps that are done again. Nobody else writes here now, or may (`Fence`)."""
-        for newer in steps(self.storage)[0]:
-            if newer > step:  # passed over: with a marker it would count among `keep` and refuse to be made again
-                self.storage.delete(f"{step_folder(newer)}/{COMPLETE}")
+    def _clear(self, passed_over: list[int]) -> None:
+        """Make room for steps that are done again, unless a newer attempt has begun, whose steps they may be by now.
+
+        With a marker a step that was passed over would count among `keep` and refuse to be made again.
+        """
+        if self.fence is not None:
+            self.fence()
+        for step in passed_over:
+            self.storage.delete(f"{step_folder(step)}/{COMPLETE}")
         self.storage.sweep(FOLDER)
 
     def save(self, engine: Engine, step: int, *, wait: bool) -> None:
@@ -123,7 +129,8 @@ class Keeper:
         head = Head(
             identity=identity(self.run, self.position), attempt=self.attempt, position=self.position,
             dtype=self.dtype, parameters=parameters, tied=tied,
-            lora=adapter_facts(engine.model(), lora) | {"base": self.run.model.base} if lora else None,
+            lora=adapter_facts(engine.model(), lora) | self.run.model.model_dump(include={"base", "revision"})
+            if lora else None,
         )  # fmt: skip
         slices = self._copy.take(engine.local_slices())
 
@@ -160,9 +167,13 @@ class Keeper:
         return stall
 
     def _retain(self) -> None:
-        whole, half = steps(self.storage)
-        for old in to_remove(whole, half, self.run.checkpoint.keep):
-            clear(self.storage, step_folder(old))
+        """Delete what may go. A trouble is told and costs nothing else: the new checkpoint is published by now."""
+        try:
+            whole, half = steps(self.storage)
+            for old in to_remove(whole, half, self.run.checkpoint.keep):
+                clear(self.storage, step_folder(old))
+        except EcellmError as error:
+            self.say(f"old checkpoints could not be removed, training goes on: {error}")
 
 
 def side_files(base: str, config: Any, storage: Storage, dtype: str) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from ecellm.console import note, progress
 from ecellm.console import stage as announce
 from ecellm.data.shards import split_facts
 from ecellm.errors import CheckpointError, ConfigError
-from ecellm.model.base import base_folder
+from ecellm.model.base import base_folder, base_kind
 from ecellm.provenance import write_run_json
 from ecellm.records import World
 from ecellm.storage.base import Storage, join
@@ -79,9 +79,10 @@ def _export(run: Run, storage: Storage, wanted: str, facts: dict[str, Any]) -> i
     stage.clear(storage, MODEL)
     if run.model.lora:
         stage.clear(storage, ADAPTER)
-        export_adapter(checkpoint, join(run.out, ADAPTER), run.storage, base)
-    export(checkpoint, join(run.out, MODEL), run.storage, base)
-    stage.publish(storage, MODEL, wanted, **{**facts, "steps": whole[-1]})
+        named = run.model.base if base_kind(run.model.base) in ("hub", "s3") else base
+        export_adapter(checkpoint, join(run.out, ADAPTER), run.storage, named)
+    files = export(checkpoint, join(run.out, MODEL), run.storage, base)
+    stage.publish(storage, MODEL, wanted, **{**facts, "steps": whole[-1], "files": files})
     return whole[-1]
 
 

@@ -117,7 +117,7 @@ def fit(job: Job) -> EcellmError | None:
     job.hooks.begin(started)
     if job.engine.world.rank:
         return _steps(job, started, None)
-    with Metrics(job.run, job.storage, started, job.hooks.attempt) as metrics:
+    with Metrics(job.run, job.storage, started, job.hooks.attempt, job.hooks.say) as metrics:
         return _steps(job, started, metrics)
 
 

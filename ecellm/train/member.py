@@ -6,6 +6,7 @@ rank is told to the board first and then raised, so that Ray replaces the group.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -39,6 +40,11 @@ class RayHooks:
         self._pulse = threading.Thread(target=self._beat, daemon=True)
         self._pulse.start()
 
+    @property
+    def step(self) -> int:
+        """The step that this rank is at."""
+        return self._at[0]
+
     def order(self) -> Order:
         return self._order
 
@@ -52,8 +58,10 @@ class RayHooks:
         self._board.say.remote(text)
 
     def begin(self, step: int) -> None:
-        if step and self._world.rank == 0:
-            self._board.resume.remote(step)
+        if self._world.rank == 0:
+            attempts.went_on(open_storage(self._run.out, self._run.storage), self.attempt, step)
+            if step:
+                self._board.resume.remote(step)
 
     def after_step(self, step: int) -> None:
         if self._kill_after == step:
@@ -120,9 +128,11 @@ def train_on_ray(settings: dict[str, Any]) -> None:
         if outcome is not None and world.rank == 0:
             ray.get(board.move.remote() if isinstance(outcome, Moved) else board.fail.remote(world.rank, outcome))
         if world.rank == 0:
-            attempts.close(storage, hooks.attempt, outcome.what if outcome else "done")
+            attempts.close(storage, hooks.attempt, outcome.what if outcome else "done", step=hooks.step)
     except EcellmError as error:
         ray.get(board.fail.remote(world.rank, error))
+        with contextlib.suppress(EcellmError):  # the trouble itself is what people must see
+            attempts.close(storage, hooks.attempt, error.what, rank=world.rank, step=hooks.step)
         raise
     finally:
         hooks.close()
@@ -136,7 +146,8 @@ def _begin(board: Any, run: Run, storage: Storage, nodes: list[str]) -> int | Ec
         return None
     try:
         number = attempts.begin(
-            storage, workers=len(nodes), nodes=sorted(set(nodes)), engine=run.train.engine, ray=ray.__version__
+            storage, reached=ray.get(board.reached.remote()), workers=len(nodes), nodes=sorted(set(nodes)),
+            engine=run.train.engine, ray=ray.__version__,
         )  # fmt: skip
     except EcellmError as error:
         return error

@@ -11,12 +11,15 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
 from ecellm.config.schema import Run
+from ecellm.console import note
+from ecellm.errors import StorageError
 from ecellm.storage.base import Storage
 from ecellm.train.trackers import trackers_of
 
@@ -28,9 +31,9 @@ _SECONDS = 10.0
 class Metrics:
     """The lines of one attempt, after those that earlier attempts left for steps up to `step`."""
 
-    def __init__(self, run: Run, storage: Storage, step: int, attempt: int) -> None:
-        self._storage = storage
-        self._trackers = trackers_of(run, attempt)
+    def __init__(self, run: Run, storage: Storage, step: int, attempt: int, say: Callable[[str], None] = note) -> None:
+        self._storage, self._say = storage, say
+        self._trackers = trackers_of(run, attempt, say)
         self._lines = kept_lines(storage, step)
         self._folder = tempfile.TemporaryDirectory(prefix="ecellm-tensorboard-")
         self._writer = SummaryWriter(self._folder.name, purge_step=step + 1 if step else None)
@@ -52,7 +55,14 @@ class Metrics:
             self.flush()
 
     def flush(self) -> None:
-        """Put everything into storage."""
+        """Put everything into storage; what cannot be written now is told, kept, and written later."""
+        try:
+            self._flush()
+        except StorageError as error:
+            self._next = time.monotonic() + _SECONDS
+            self._say(f"the metrics could not be written, training goes on: {error.what}")
+
+    def _flush(self) -> None:
         if self._written == len(self._lines):
             return
         began = time.monotonic()
@@ -70,7 +80,10 @@ class Metrics:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.flush()
+            if error is None:
+                self._flush()
+            else:
+                self.flush()  # a trouble of its own must not hide the one there is
         finally:
             self._writer.close()
             self._folder.cleanup()

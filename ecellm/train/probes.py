@@ -20,7 +20,7 @@ from ecellm.config.schema import Run
 from ecellm.console import note
 from ecellm.data.order import steps_per_epoch
 from ecellm.data.shards import split_facts
-from ecellm.errors import EcellmError
+from ecellm.errors import EcellmError, StorageError
 from ecellm.evaluate.holder import MEMORY_KEPT
 from ecellm.evaluate.probe import sample, try_step
 from ecellm.model.base import placed
@@ -49,6 +49,7 @@ class Probes:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._looked = -LOOK_S
+        self._told = False
         self._under_way: dict[Any, int] = {}
         self._failed: set[int] = set()
         if not run.probe.rows:
@@ -64,13 +65,21 @@ class Probes:
         self._task = _task_of(run)
 
     def look(self) -> None:
-        """Take in what is done and begin what is due; returns at once. Raises StorageError."""
+        """Take in what is done and begin what is due; returns at once. Storage that fails is asked again later."""
         now = time.monotonic()
         if not self.run.probe.rows or now - self._looked < LOOK_S:
             return
         self._looked = now
-        self._collect()
-        for step in self._due():
+        try:
+            self._collect()
+            due = self._due()
+        except StorageError as error:
+            if not self._told:
+                note(f"trials of the model wait, training goes on: {error.what}")
+            self._told = True
+            return
+        self._told = False
+        for step in due:
             if len(self._under_way) == self.run.probe.workers:
                 return
             self._under_way[self._task.remote(self._run_json, step)] = step

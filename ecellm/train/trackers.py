@@ -7,12 +7,11 @@ then left alone; a run never ends for the sake of a chart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 from ecellm.config.schema import Run
-from ecellm.console import note
 from ecellm.errors import ConfigError
 
 
@@ -26,8 +25,11 @@ class Tracker(Protocol):
         """No more numbers will come."""
 
 
-def trackers_of(run: Run, attempt: int) -> list[Tracker]:
+def trackers_of(run: Run, attempt: int, say: Callable[[str], None]) -> list[Tracker]:
     """The trackers that a run names.
+
+    Args:
+        say: takes the line about one that fails.
 
     Raises:
         ConfigError: a package is not installed.
@@ -35,10 +37,10 @@ def trackers_of(run: Run, attempt: int) -> list[Tracker]:
     found: list[Tracker] = []
     if run.track.wandb_project:
         _need("wandb", "track.wandb_project")
-        found.append(_Patient(_Wandb(run, attempt), "Weights & Biases"))
+        found.append(_Patient(lambda: _Wandb(run, attempt), "Weights & Biases", say))
     if run.track.mlflow_experiment:
         _need("mlflow", "track.mlflow_experiment")
-        found.append(_Patient(_MLflow(run, attempt), "MLflow"))
+        found.append(_Patient(lambda: _MLflow(run, attempt), "MLflow", say))
     return found
 
 
@@ -52,16 +54,20 @@ def _need(package: str, setting: str) -> None:
 class _Patient:
     """A tracker whose troubles end nothing."""
 
-    def __init__(self, tracker: Tracker, name: str) -> None:
-        self._tracker: Tracker | None = tracker
-        self._name = name
+    def __init__(self, make: Callable[[], Tracker], name: str, say: Callable[[str], None]) -> None:
+        self._tracker: Tracker | None = None
+        self._name, self._say = name, say
+        try:
+            self._tracker = make()
+        except Exception as error:  # any of a foreign package: no key, a server that is down
+            say(f"{name} takes no numbers: {type(error).__name__}: {error}")
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
         try:
             if self._tracker is not None:
                 self._tracker.log(scalars, step)
         except Exception as error:  # any of a foreign package, told below
-            note(f"{self._name} takes no more numbers: {type(error).__name__}: {error}")
+            self._say(f"{self._name} takes no more numbers: {type(error).__name__}: {error}")
             self._tracker = None
 
     def close(self) -> None:
@@ -69,7 +75,7 @@ class _Patient:
             if self._tracker is not None:
                 self._tracker.close()
         except Exception as error:  # any of a foreign package
-            note(f"{self._name} did not close: {type(error).__name__}: {error}")
+            self._say(f"{self._name} did not close: {type(error).__name__}: {error}")
 
 
 class _Wandb:

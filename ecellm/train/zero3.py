@@ -2,7 +2,8 @@
 
 Every rank owns one slice of each parameter, of its fp32 master and of its moments; layers are gathered when they
 are used. The one decision: all micro-steps of an optimizer step add up gradients locally and are reduced once, while
-whole gradients fit (`COALESCE_BYTES`); beyond that each micro-step is reduced as it comes.
+whole gradients fit (`COALESCE_BYTES`) and are fp32; else each micro-step is reduced as it comes, and its share added up
+in fp32: a sum of bf16 numbers, with 8 bits each, loses the last of a hundred micro-steps.
 """
 
 from __future__ import annotations
@@ -39,8 +40,11 @@ COALESCE_BYTES = 2 << 30
 """Most bytes of whole gradients that a rank may hold so that a step is reduced once."""
 
 
-def zero3_config(run: Run, *, gpu: bool, bf16: bool) -> dict[str, Any]:
+def zero3_config(run: Run, *, gpu: bool, bf16: bool, whole: int | None = None) -> dict[str, Any]:
     """DeepSpeed's configuration. Pure.
+
+    Args:
+        whole: parameters of up to so many values stay whole once gathered; None: as the device is best served.
 
     Accumulation is ours (`forward_backward`), so DeepSpeed's own is 1. On CPUs nothing overlaps and every message
     costs a round trip between processes, so parameters of up to a million values stay whole once gathered.
@@ -53,6 +57,7 @@ def zero3_config(run: Run, *, gpu: bool, bf16: bool) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
         "bf16": {"enabled": bf16},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": {
             "stage": 3,
             "overlap_comm": gpu,
@@ -60,7 +65,7 @@ def zero3_config(run: Run, *, gpu: bool, bf16: bool) -> dict[str, Any]:
             "reduce_scatter": gpu,
             "reduce_bucket_size": 50_000_000 if gpu else 20_000_000,
             "stage3_prefetch_bucket_size": 50_000_000 if gpu else 0,
-            "stage3_param_persistence_threshold": 100_000 if gpu else 1_000_000,
+            "stage3_param_persistence_threshold": whole if whole is not None else 100_000 if gpu else 1_000_000,
             "stage3_max_live_parameters": 1_000_000_000,
             "stage3_max_reuse_distance": 1_000_000_000,
             "memory_efficient_linear": False,
@@ -84,7 +89,9 @@ def partition_while_loading(run: Run, *, gpu: bool, bf16: bool) -> object | None
 class Zero3Engine:
     """Trains one rank's share of `module`. `torch.distributed` must be up (gloo on CPUs, nccl on GPUs)."""
 
-    def __init__(self, module: nn.Module, run: Run, world: World, device: torch.device, *, bf16: bool) -> None:
+    def __init__(
+        self, module: nn.Module, run: Run, world: World, device: torch.device, *, bf16: bool, whole: int | None = None
+    ) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.world, self.device = world, device
         gpu = device.type == "cuda"
@@ -97,14 +104,13 @@ class Zero3Engine:
                 model=self._loss,
                 optimizer=optimizer(module, run, device),
                 dist_init_required=False if dist.is_initialized() else None,
-                config=zero3_config(run, gpu=gpu, bf16=bf16),
+                config=zero3_config(run, gpu=gpu, bf16=bf16, whole=whole),
             )
         self._zero = self._engine.optimizer
         self._fused = gpu
         self._patience = timedelta(seconds=run.checkpoint.timeout_s)
         parameters, _ = catalogue(module)
-        width = 2 if bf16 else 4
-        self._coalesce = sum(parameter.numel for parameter in parameters) * width <= COALESCE_BYTES
+        self._coalesce = not bf16 and sum(parameter.numel for parameter in parameters) * 4 <= COALESCE_BYTES
 
     def forward_backward(self, batches: Iterable[Batch]) -> list[torch.Tensor]:
         losses = []

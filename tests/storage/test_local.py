@@ -12,10 +12,10 @@ from ecellm.errors import StorageError
 from ecellm.storage.local import LocalStorage
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_file_in_a_folders_place_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(StorageError) as caught:
-        LocalStorage(str(tmp_path)).download(_object(tmp_path), "/dev/full/x")
+        LocalStorage(str(tmp_path)).download(_object(tmp_path), str(tmp_path / "file/x"))
     assert caught.value.exit_code == 4
     assert "a file stands where a folder is needed" in caught.value.mend
 

@@ -32,6 +32,10 @@ def test_numbers_grow_and_ends_are_told(storage: Storage) -> None:
     assert second["reason"].startswith("no word of its end")
     assert second["by"] == 3
     assert "ended" not in third
+    attempts.went_on(storage, 3, 40)
+    assert attempts.begin(storage, reached=47) == 4
+    third = attempts.history(storage)[2]
+    assert (third["after"], third["step"], third["by"]) == (40, 47, 4)
 
 
 def test_callers_at_the_same_time_get_different_numbers(tmp_path: Path) -> None:
@@ -56,4 +60,6 @@ def test_an_old_attempt_may_not_publish(storage: Storage) -> None:
 def test_logs_lie_beside_their_attempt(storage: Storage) -> None:
     number = attempts.begin(storage)
     assert attempts.keep_log(storage, number, "trace").endswith("attempts/attempt-00001.log")
+    assert storage.read("attempts/attempt-00001.log") == b"trace"
+    assert attempts.keep_log(storage, number, "another").endswith("attempts/attempt-00001-2.log")
     assert storage.read("attempts/attempt-00001.log") == b"trace"

@@ -13,14 +13,14 @@ import pytest
 from ecellm.checkpoint.layout import step_folder
 from ecellm.checkpoint.restore import steps, verify
 from ecellm.checkpoint.save import LostRace
-from ecellm.config.schema import Checkpoint
+from ecellm.config.schema import Checkpoint, Train
 from ecellm.errors import StorageError
 from ecellm.records import World
 from ecellm.storage.local import LocalStorage
 from ecellm.train import attempts
 from ecellm.train.attempts import Fence
 from ecellm.train.engine import Engine
-from ecellm.train.keeping import Keeper, position_of
+from ecellm.train.keeping import _FREE, Keeper, identity, position_of
 from tests.train.toys import ToyTokens, toy_engine, toy_run
 
 
@@ -29,7 +29,7 @@ class Slow(LocalStorage):
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
-        self.gate, self.broken = threading.Event(), False
+        self.gate, self.broken, self.locked = threading.Event(), False, False
         self.gate.set()
 
     def upload_stream(self, stream: BinaryIO | RawIOBase, key: str) -> None:
@@ -37,6 +37,11 @@ class Slow(LocalStorage):
         if self.broken:
             raise StorageError(f"{key}: no space")
         super().upload_stream(stream, key)
+
+    def delete(self, key: str) -> None:
+        if self.locked:
+            raise StorageError(f"{key}: AccessDenied")
+        super().delete(key)
 
 
 @pytest.fixture
@@ -111,6 +116,46 @@ def test_an_attempt_that_was_taken_over_publishes_nothing(storage: Slow, engine:
     with pytest.raises(LostRace, match="attempt 2 has taken over"):
         kept.save(engine, 2, wait=True)
     assert steps(storage)[0] == [1]
+
+
+def test_an_attempt_that_was_taken_over_clears_nothing(storage: Slow, engine: Engine) -> None:
+    """A newer attempt has begun, and published a step, while this one was loading."""
+    keeper(storage, []).save(engine, 1, wait=True)
+    keeper(storage, []).save(engine, 2, wait=True)
+    name = next(key for key, _ in storage.list(step_folder(2)) if key.endswith(".safetensors"))
+    storage.write(name, b"broken")  # step 2 is passed over
+    old = Fence(storage, attempts.begin(storage))
+    attempts.begin(storage)
+    with pytest.raises(LostRace, match="attempt 2 has taken over"):
+        keeper(storage, [], fence=old).resume(engine)
+    assert steps(storage)[0] == [1, 2]
+    assert keeper(storage, [], fence=Fence(storage, 2)).resume(engine) == 1
+    assert steps(storage)[0] == [1]
+
+
+def test_old_checkpoints_that_cannot_be_removed_are_told(storage: Slow, engine: Engine) -> None:
+    said: list[str] = []
+    kept = keeper(storage, said, keep=2, tolerate=0)
+    storage.locked = True
+    for step in (1, 2, 3):
+        kept.save(engine, step, wait=True)
+    assert steps(storage)[0] == [1, 2, 3]
+    assert len(said) == 1
+    assert "old checkpoints could not be removed, training goes on" in said[0]
+
+
+def test_every_setting_of_training_is_of_the_run_or_free() -> None:
+    """A new setting must be put on one side: a checkpoint of another run must not be taken for one of this."""
+    of_the_run = {
+        "batch_size", "learning_rate", "warmup_ratio", "weight_decay", "betas", "max_grad_norm", "weighting",
+        "prompt_loss_weight",
+    }  # fmt: skip
+    assert set(Train.model_fields) - _FREE == of_the_run
+    assert of_the_run & _FREE == set()
+    run = toy_run()
+    profiled = toy_run(train={"profile_steps": 3})
+    position = position_of(run, ToyTokens(8))
+    assert identity(run, position) == identity(profiled, position)
 
 
 def test_leftovers_of_a_killed_writer_are_swept(storage: Slow, engine: Engine) -> None:

@@ -15,6 +15,7 @@ from ecellm.data.microsteps import Layout
 from ecellm.model.attention import register
 from ecellm.records import World
 from ecellm.train.engine import Engine
+from ecellm.train.lora import add_adapters
 from ecellm.train.plain import PlainEngine
 
 VOCABULARY = 97
@@ -91,15 +92,25 @@ def toy_batches(tokens: ToyTokens, numbers: np.ndarray, world: World, layout: La
 
 
 def toy_engine(
-    kind: str, run: Run, world: World, *, t5: bool = False, attention: str = "sdpa_varlen", tied: bool = True
-) -> Engine:
-    """A fresh engine around a toy model with fixed weights."""
+    kind: str, run: Run, world: World, *, t5: bool = False, attention: str = "sdpa_varlen", tied: bool = True,
+    bf16: bool = False,
+) -> Engine:  # fmt: skip
+    """A fresh engine around a toy model with fixed weights; adapters and recomputation as `run.model` says.
+
+    Under ZeRO-3 no parameter is small enough to stay whole, so that each is gathered and let go of as on a GPU.
+    """
     register()
-    module = toy_t5(tied=tied) if t5 else toy_llama(tied=tied)
+    module: Any = toy_t5(tied=tied) if t5 else toy_llama(tied=tied)
     if not t5:
         module.set_attn_implementation(attention)
+    if run.model.gradient_checkpointing:
+        module.gradient_checkpointing_enable()
+    if run.model.lora:
+        module = add_adapters(module, run.model.lora)
     if kind == "plain":
         return PlainEngine(module, run, torch.device("cpu"))
     from ecellm.train.zero3 import Zero3Engine
 
-    return Zero3Engine(module, run, world, torch.device("cpu"), bf16=False)
+    if bf16:
+        module = module.to(torch.bfloat16)
+    return Zero3Engine(module, run, world, torch.device("cpu"), bf16=bf16, whole=0)

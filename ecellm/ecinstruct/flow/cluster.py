@@ -22,6 +22,7 @@ from ecellm.ecinstruct.flow.job import Feed
 from ecellm.errors import ClusterError, EcellmError
 from ecellm.session import ray_session
 from ecellm.sources.lines import Chunk, File, RowGroups
+from ecellm.sources.web import bare
 
 READERS = 2
 """Files that are read at once for each two cores; reading is unpacking, keeping is the work."""
@@ -49,7 +50,7 @@ class Cluster:
     ) -> Iterable[tuple[int, int, dict[str, Any] | EcellmError]]:
         """(feed, piece, facts or fault) of every piece of every file, in any order."""
         ray_data = _ray_data()
-        largest_first = sorted(feeds, key=lambda feed: (not feed.part.location.endswith(".gz"), feed.number))
+        largest_first = sorted(feeds, key=lambda feed: (not bare(feed.part.location).endswith(".gz"), feed.number))
         blocks = [pa.table({"at": [list(feeds).index(feed)]}) for feed in largest_first]
         by_number = {feed.number: feed for feed in feeds}
         listed = tuple(feeds)
