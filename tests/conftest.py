@@ -103,7 +103,7 @@ class FolderServer(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
-        path = self.folder / self.path.lstrip("/")
+        path = self.folder / self.path.partition("?")[0].lstrip("/")
         if FolderServer.fails > 0:
             FolderServer.fails -= 1
             self.send_error(503)

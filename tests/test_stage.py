@@ -68,6 +68,9 @@ def test_run_json_gathers_the_facts_of_all_stages(storage: Storage) -> None:
     assert "python" in said["versions"]
 
 
-def test_passwords_in_addresses_are_masked() -> None:
+def test_secrets_in_addresses_are_masked() -> None:
     text = json.dumps({"a": "http://me:secret@host/x", "b": "s3://bucket/x", "c": "me@host"})
     assert masked(text) == text.replace("me:secret@", "***@")
+    assert masked('"http://me:p@ss@host/x?y"') == '"http://***@host/x?y"'
+    signed = '{"url": "https://host/v1?api-key=SECRET&v=2#top", "other": "a?b=c"}'
+    assert masked(signed) == '{"url": "https://host/v1?api-key=***&v=***#top", "other": "a?b=c"}'

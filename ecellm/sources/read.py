@@ -86,9 +86,12 @@ def parts_of(source: SourceFile, root: str, settings: StorageSettings | None = N
         found = [(location, source.split)]
     else:
         found = [(path, source.split) for path in files_of(location, settings)]
-    base = os.path.basename(location)
-    return [Part(path, split, base + path[len(location) :] if path.startswith(location) else os.path.basename(path))
-            for path, split in found]  # fmt: skip
+    base = os.path.basename(bare(location))
+
+    def name(path: str) -> str:
+        return base + path[len(location) :] if path.startswith(location) else os.path.basename(bare(path))
+
+    return [Part(path, split, name(path)) for path, split in found]
 
 
 def pieces_of(

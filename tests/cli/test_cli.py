@@ -113,6 +113,8 @@ def test_a_surprise_leaves_its_traceback_in_a_file(
         ["no-such-command"],
         ["train"],
         ["train", "no/such.toml"],
+        ["train", "--seed", "1"],
+        ["train", "jobs/runs/phi2.toml", "jobs/runs/phi2.toml", "--dry-run"],
         ["train", "jobs/runs/quickstart.toml", "--train.epoch", "3", "--dry-run"],
         ["report", "x", "--name", "y"],
         ["plan", "jobs/runs/phi2.toml", "--gpu", "abacus"],
@@ -182,5 +184,14 @@ def test_plan_in_json(capsys: pytest.CaptureFixture[str], root: None) -> None:
     assert said["fits"] is True
 
 
-def test_doctor_finds_the_essentials() -> None:
+def test_doctor_finds_the_essentials(monkeypatch: pytest.MonkeyPatch, aws: str) -> None:
     assert leaves("doctor") == 0
+    assert leaves("doctor", "--s3", "s3://no-such-bucket/x") == 4
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert leaves("doctor") == 5
+
+
+def test_overrides_may_come_first(capsys: pytest.CaptureFixture[str], root: None) -> None:
+    assert leaves("train", "--train.epochs", "7", "jobs/runs/phi2.toml", "--seed=9", "--dry-run") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["train"]["epochs"], said["seed"]) == (7, 9)

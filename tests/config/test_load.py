@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ecellm.config.load import load_run
-from ecellm.config.schema import Run
 from ecellm.errors import ConfigError
+from ecellm.provenance import write_run_json
+from ecellm.storage.local import LocalStorage
 
 GOOD = 'name = "x"\nout = "o"\n[sources]\nmade_up = {}\n[model]\nbase = "tiny"\n'
 
@@ -81,7 +82,7 @@ def test_missing_settings_are_named(run_file: Path) -> None:
     ("words", "part"),
     [
         (["stray"], "stray: is no override"),
-        (["--train.epochs"], "train.epochs: has no value"),
+        (["--train.epochs"], "command line: --train.epochs: has no value"),
         (["--dryrun", "x"], "dryrun: unknown key"),
         (["--name.x", "1"], "name is no section"),
         (["--train.epochs", "many"], "train.epochs: 'many'"),
@@ -107,6 +108,20 @@ def test_a_folder_is_no_run_file(tmp_path: Path) -> None:
     assert "cannot be read" in fails(tmp_path)
 
 
-def test_what_a_dry_run_prints_can_be_read_again(run_file: Path) -> None:
+def test_a_resolved_run_is_a_run_file(run_file: Path, tmp_path: Path) -> None:
+    """What a dry run prints, and run.json."""
     run = load_run(str(run_file), ["--model.lora.rank", "4"])
-    assert Run.model_validate_json(run.model_dump_json()) == run
+    resolved = tmp_path / "resolved.json"
+    resolved.write_text(run.model_dump_json())
+    assert load_run(str(resolved)) == run
+    write_run_json(LocalStorage(str(tmp_path)), run)
+    assert load_run(str(tmp_path / "run.json"), ["--train.epochs", "7"]).train.epochs == 7
+    for broken in ("{", "[]", '{"run": 1}'):
+        resolved.write_text(broken)
+        assert f"{resolved}: no resolved run" in fails(resolved)
+
+
+def test_home_is_a_place(run_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    run = load_run(str(run_file), ["--out", "~/runs/x", "--sources.root", "~/raw"])
+    assert (run.out, run.sources.root) == ("/home/me/runs/x", "/home/me/raw")

@@ -155,6 +155,13 @@ def test_an_empty_folder_and_a_broken_file_are_data_errors(out: Path, tmp_path: 
         report([])
 
 
+def test_systems_that_were_not_asked_again_are_left_out(out: Path) -> None:
+    """They may be of an older model; their files stay."""
+    assert "tuned@choice" in load(str(out)).scores
+    (out / "evaluation/COMPLETE").write_text(json.dumps({"fingerprint": "x", "systems": ["tuned", "untuned"]}))
+    assert set(load(str(out)).scores) == {"tuned", "untuned"}
+
+
 def test_the_papers_figures_are_the_published_ones() -> None:
     assert figures()["IND", "eCeLLM-M", "SR", "HR@1"] == 0.542
     assert dict(primary_rows("OOD", ["AVE", "PM"]))["GPT-4 Turbo"] == [0.397, None]
@@ -229,6 +236,7 @@ def test_the_latex_tables_are_whole_and_escaped(out: Path) -> None:
         elif line.endswith(r"\\") and "multicolumn" not in line:
             assert line.count(" & ") == width, line
     assert "IND\\_Diverse" in text
+    assert text.count("on made-up data") == 3
     assert "\\underline{" in text
 
 

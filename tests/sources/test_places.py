@@ -45,6 +45,7 @@ def test_one_file_in_four_places(folder: Path, s3: str, web: Callable[..., str],
     wanted = [review["reviewerID"] for review in REVIEWS]
     for root in (str(folder), f"{s3}/raw", web(folder), web(folder, ranges=False)):
         assert _users(root, name) == wanted, root
+    assert _users(web(folder), f"{name}?signature=SECRET") == wanted
     assert digest_of(f"{web(folder)}/{name}") == digest_of(f"{s3}/raw/{name}")
     assert size_of(f"{s3}/raw/{name}") == (folder / name).stat().st_size
 

@@ -91,21 +91,27 @@ class Failing(LocalStorage):
 
 def test_metrics_that_cannot_be_written_are_written_later(tmp_path: Path) -> None:
     storage, said = Failing(str(tmp_path)), list[str]()
-    with (
-        pytest.raises(StorageError, match="no space"),  # at the end it is an error
-        Metrics(toy_run(str(tmp_path)), storage, 0, 1, said.append) as metrics,
-    ):
-        metrics.add({"step": 1, "loss": 2.5})
-        metrics.flush()
-        assert said == ["the metrics could not be written, training goes on: metrics.jsonl: no space"]
-        storage.broken = False
-        metrics.flush()
-        assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 2.5}\n'
-        storage.broken = True
-        metrics.add({"step": 2, "loss": 2.0})
+
+    def run() -> None:
+        with Metrics(toy_run(str(tmp_path)), storage, 0, 1, said.append) as metrics:
+            metrics.add({"step": 1, "loss": 2.5})
+            metrics.flush()
+            assert said == ["the metrics could not be written, training goes on: metrics.jsonl: no space"]
+            storage.broken = False
+            metrics.flush()
+            assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": 2.5}\n'
+            storage.broken = True
+            metrics.add({"step": 2, "loss": 2.0})
+
+    with pytest.raises(StorageError, match="no space"):  # at the end it is an error
+        run()
 
 
 def test_metrics_that_cannot_be_written_hide_no_other_trouble(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Metrics(toy_run(str(tmp_path)), Failing(str(tmp_path)), 0, 1) as metrics:
-        metrics.add({"step": 1, "loss": 2.5})
-        raise ZeroDivisionError
+    def run() -> None:
+        with Metrics(toy_run(str(tmp_path)), Failing(str(tmp_path)), 0, 1) as metrics:
+            metrics.add({"step": 1, "loss": 2.5})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
