@@ -1,9 +1,9 @@
-"""Predictions and gold answers to `scores.json`: both rules, with 95 % intervals for the strict one.
+"""Predictions and gold answers to `scores.json`: both rules, with 95 % intervals.
 
 The form is a contract (DESIGN 4): `{setting: {task: {rule: {metric: value, "ci95": [lo, hi]}, "n", "n_failed"}}}`.
-`ci95` is the interval of the task's primary metric; `ci95_metrics` beside it has every metric's. The paper rule has
-none: it drops rows, so a resample of its rows is not a resample of its score. A metric of an encoder that is not the
-paper's carries the encoder's name. Beside the rules stand what went wrong, breakdowns, and the decoding's name.
+`ci95` is the interval of the task's primary metric, null where the rule has dropped every row; under the strict rule
+`ci95_metrics` beside it has every metric's. A metric of an encoder that is not the paper's carries the encoder's name.
+Beside the rules stand what went wrong, breakdowns, and the decoding's name.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from ecellm.records import Prediction, Row
 from ecellm.tasks import breakdown
 from ecellm.tasks.answers import suffix
 from ecellm.tasks.base import Case, Floats, Learnt, Similarity, Task
-from ecellm.tasks.intervals import bootstrap
+from ecellm.tasks.intervals import bootstrap, bootstrap_paper
 
 RULES = ("strict", "paper")
+PAPER_RESAMPLES = 200
+"""Most resamples under the paper's rule, each of which is scored anew: the strict rule adds up rows instead."""
 Scores = dict[str, dict[str, dict[str, Any]]]
 """{setting: {task id: scores of it}}."""
 
@@ -87,9 +89,11 @@ def score_task(
     strict["ci95"] = list(spans.get(main, ()))
     strict["ci95_metrics"] = {metric: list(span) for metric, span in spans.items()}
     kinds = breakdown.failures(task, texts, [one.finish_reason for one in said], items)
+    times = min(judges.resamples, PAPER_RESAMPLES)
+    span = bootstrap_paper(task, case, task.primary, resamples=times, seed=judges.seed)
     entry = {
         "strict": _plain(strict),
-        "paper": _plain(_named(dict(paper), encoder)),
+        "paper": _plain(_named(dict(paper), encoder) | {"ci95": list(span) if math.isfinite(span[0]) else None}),
         "n": len(rows),
         "n_failed": sum(1 for text in texts if task.parse(text) is None),
         "primary": main,

@@ -8,7 +8,7 @@ row counts, an answer that cannot be read is wrong).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -65,6 +65,12 @@ class Case:
             similarity=similarity,
             missing=sum(not isinstance(p, str) for p in predictions),
         )
+
+    def of_rows(self, rows: Sequence[int]) -> Case:
+        """The same with these rows, in this order; a row may come several times."""
+        predictions, labels = (tuple(of[row] for row in rows) for of in (self.predictions, self.labels))
+        letters = tuple(self.option_labels[row] for row in rows) if self.option_labels else ()
+        return replace(self, predictions=predictions, labels=labels, option_labels=letters)
 
 
 Metrics = dict[str, float]

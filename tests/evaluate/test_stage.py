@@ -90,6 +90,11 @@ def test_scores_keep_the_contract(run: Run, here: Here) -> None:
         low, high = entry["strict"]["ci95"]
         assert low <= entry["strict"]["f1"] <= high
         assert entry["strict"]["ci95_metrics"]["f1"] == [low, high]
+        if entry["paper"]["f1"] is None:  # the paper's rule has dropped every row
+            assert entry["paper"]["ci95"] is None
+        else:
+            low, high = entry["paper"]["ci95"]
+            assert low <= entry["paper"]["f1"] <= high
         assert entry["primary"] == "f1"
         assert sum(entry["failures"].values()) == entry["n_failed"]
         assert sum(sum(line.values()) for line in entry["confusion"].values()) == 6

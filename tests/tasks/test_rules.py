@@ -1,6 +1,8 @@
 """What holds for any text: reading never raises, every row counts, intervals hold their value."""
 
 import json
+import math
+import random
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from ecellm.errors import ConfigError, DataError
 from ecellm.tasks.base import Case
-from ecellm.tasks.intervals import bootstrap
+from ecellm.tasks.intervals import bootstrap, bootstrap_paper
 from ecellm.tasks.registry import ALIASES, TASKS, task
 
 GOLD = {
@@ -68,6 +70,18 @@ def test_every_spelling_and_no_other() -> None:
 def test_ranking_without_relevance_labels_is_refused() -> None:
     with pytest.raises(DataError, match="relevance labels are missing"):
         TASKS["QPR"].score(Case.of(["A"], ["A"], setting="IND"), "strict")
+
+
+def test_intervals_of_the_papers_rule_are_those_of_the_strict_one_where_it_drops_nothing() -> None:
+    draw = random.Random(3)
+    gold = [draw.choice(("yes", "no")) for _ in range(80)]
+    said = [one if draw.random() < 0.8 else draw.choice(("yes", "no")) for one in gold]
+    case = Case.of(said, gold, setting="IND_Diverse_Instruction")
+    pm = TASKS["PM"]
+    strict = bootstrap(pm.items(case), pm.reduce, resamples=100, seed=5)["f1"]
+    assert bootstrap_paper(pm, case, "f1", resamples=100, seed=5) == pytest.approx(strict)
+    nothing = Case.of(["?"] * 80, gold, setting="IND_Diverse_Instruction")
+    assert not math.isfinite(bootstrap_paper(pm, nothing, "no such metric", resamples=3, seed=5)[0])
 
 
 def test_intervals_hold_the_value_and_follow_the_seed() -> None:
