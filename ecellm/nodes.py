@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ def check_nodes(run: Run) -> None:
             _judge(asked[ref], digest, trouble, out)
     finally:
         storage.delete(key)
+
+
+def same_code(digest: str, address: str = "") -> None:
+    """For a worker on a node that came later than `check_nodes`. Raises ClusterError where its code is another."""
+    if digest != code_digest():
+        raise _unable(address or socket.gethostname(), f"its code is {code_digest()}, the driver's {digest}")
 
 
 def _judge(address: str, digest: str, trouble: str, out: str) -> None:

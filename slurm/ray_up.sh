@@ -30,7 +30,7 @@ ru_fail() { # CODE CAUSE: take all down, say why, leave
 
 ru_last() { # FILE: its last telling line; that Ray ended is told where nothing else was said
   local lines
-  lines=$(grep -av -e '^[[:space:]]*$' -e '^srun: ' "$1" 2>/dev/null)
+  lines=$(grep -av -e '^[[:space:]]*$' -e '^srun: ' "$1" 2>/dev/null || grep -av '^[[:space:]]*$' "$1" 2>/dev/null)
   grep -av '^ray start ended by itself' <<<"$lines" | grep . | tail -n 1 | cut -c1-300 | grep . || tail -n 1 <<<"$lines"
 }
 
@@ -53,7 +53,9 @@ ru_environment() { # where the code is, and how a command is run: modules, a vir
     ru_fail 2 "$ru_root is no checkout of ecellm: submit from its top folder, or set ECELLM_HOME"
   if [ -n "${ECELLM_SETUP:-}" ]; then
     # shellcheck disable=SC1090
+    set +u # files of modules and environments read variables that are not set
     source "$ECELLM_SETUP" || ru_fail 2 "ECELLM_SETUP: $ECELLM_SETUP cannot be read or failed"
+    set -u
   fi
   ru_tmp=${ECELLM_TMP:-/tmp}
   ru_dir=$ru_tmp/ecellm-$UID-$ru_name
@@ -74,6 +76,8 @@ ru_environment() { # where the code is, and how a command is run: modules, a vir
     export PATH="${ru_run[0]%/*}:$PATH"
   fi
   export PYTHONPATH="$ru_root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+  # How sbatch was asked for GPUs (--gpus, --gpus-per-task) is not how a step of one node gets all of that node's.
+  unset SLURM_GPUS SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU
   # What sbatch carried over from the login node belongs to another Ray.
   unset RAY_ADDRESS RAY_AUTH_TOKEN_PATH RAY_JOB_ID RAY_RUNTIME_ENV_HOOK
   RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
@@ -93,7 +97,15 @@ ru_arguments() { # the run file and the overrides; an element of a job array tak
     ru_fail 2 "${#files[@]} run files: give one, or sbatch --array=0-$((${#files[@]} - 1))"
   [ ${#files[@]} -gt 1 ] || number=0
   [ "$number" -lt ${#files[@]} ] || ru_fail 2 "element $number of the array has no run file: ${#files[@]} were given"
+  if [ "${SLURM_ARRAY_TASK_COUNT:-1}" -gt 1 ]; then # elements run at once, and two must not write to one place
+    [ ${#files[@]} -gt 1 ] || ru_fail 2 "an array of $SLURM_ARRAY_TASK_COUNT elements with one run file: give one for each"
+    case " ${ru_overrides[*]-} " in *" --out "* | *" --out="*) ru_fail 2 "one --out for all elements of an array: set out in the run files" ;; esac
+    [ "$SLURM_ARRAY_TASK_COUNT" -ge ${#files[@]} ] || [ "$number" != "${SLURM_ARRAY_TASK_MIN:-0}" ] ||
+      ru_say "${#files[@]} run files for $SLURM_ARRAY_TASK_COUNT elements: the others are left out"
+  fi
   ru_file=${files[$number]}
+  # With ECELLM_HOME the checkout is elsewhere; a run file is looked up where sbatch was called.
+  [ "${ru_file#/}" != "$ru_file" ] || [ ! -f "$SLURM_SUBMIT_DIR/$ru_file" ] || ru_file=$SLURM_SUBMIT_DIR/$ru_file
 }
 
 # Steps lie beside each other: without --overlap the second would wait for the first one's processors.
@@ -107,6 +119,7 @@ ru_check() { # the run file, then every node by itself, then all together
   local all=${#ru_names[@]} code names=() seconds=${ECELLM_START_S:-300}
   "${ru_run[@]}" -m ecellm.cli cluster begin "$ru_file" --job "$ru_name" "${ru_overrides[@]}" >"$ru_dir/canary" ||
     ru_fail $? "$(ru_cause /dev/null)"
+  [ -z "$ru_asked" ] || ru_again
   mapfile -t names <"$ru_dir/canary"
   timeout --kill-after=10 "$seconds" "${ru_srun[@]}" --label --input=none \
     --nodes="$all" --ntasks="$all" --ntasks-per-node=1 "${ru_run[@]}" -m ecellm.cluster.nodecheck \
@@ -122,6 +135,7 @@ ru_check() { # the run file, then every node by itself, then all together
     >"$ru_dir/plan"
   code=$?
   [ $code = 0 ] || ru_fail $code "$(ru_cause /dev/null)"
+  [ -z "$ru_asked" ] || ru_again
   # shellcheck disable=SC1091
   source "$ru_dir/plan"
 }
@@ -182,7 +196,9 @@ ru_drive() { # run the stage on this node, and watch the cluster while it runs
     75) [ -n "$gone" ] || ru_again ;;
   esac
   [ -z "$gone" ] || ru_fail 5 "$ru_lost" # we ended the stage ourselves then, whatever it made of that
-  [ -z "$ru_asked" ] || [ $code != 130 ] || ru_again
+  case $code in # a stop in its first second, before it could hear of it: nothing was begun
+    130 | 138 | 143) [ -z "$ru_asked" ] || ru_again ;;
+  esac
   [ $code -le 128 ] || [ $code = 130 ] || ru_fail 5 "$stage was killed by signal $((code - 128))$(ru_why_killed $code)"
   ru_fail $code "$stage: $(ru_cause /dev/null)"
 }

@@ -14,6 +14,7 @@ import glob
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -169,6 +170,8 @@ def _open_files() -> int:
 
 def main() -> None:
     """Print this node's line."""
+    # A notice that goes to all steps is the batch shell's business; its default would end this.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="ecellm.cluster.nodecheck")
     for name in ("out", "canary", "nonce", "job", "temporary", "peer", "interface"):
         parser.add_argument(f"--{name}", default="")

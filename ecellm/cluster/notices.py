@@ -8,6 +8,7 @@ an absent item is an answer (404), a service that does not answer is a fault, an
 from __future__ import annotations
 
 import datetime
+import http.client
 import json
 import os
 import time
@@ -51,7 +52,7 @@ def fetch(method: str, url: str, headers: Mapping[str, str]) -> str | None:
         if trouble.code == 404:
             return None
         raise NoService(f"{url}: status {trouble.code}") from trouble
-    except OSError as trouble:
+    except (OSError, http.client.HTTPException) as trouble:
         raise NoService(f"{url}: {trouble}") from trouble
 
 

@@ -32,6 +32,8 @@ TELL = "ECELLM_TELL_EXIT"
 LOCK = "ECELLM_LOCK"
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0
+_AWAY_S = 120.0
+"""How long the job server may not answer."""
 _AGENT_S = 90.0
 """Wait for the head's own agent to come up, in seconds."""
 
@@ -150,7 +152,12 @@ def submit(client: Any, job: Job, run: Run) -> tuple[str, bool]:
     """
     out = run.out if is_remote(run.out) else str(run.out)
     entrypoint, environment = job.entrypoint, job.runtime_env()
-    for other in client.list_jobs():
+    if not is_remote(out) and not os.path.isabs(out):
+        raise ConfigError(
+            f"out = {out!r} would lie in the folder that Ray makes for this version of the code",
+            expected="an s3:// prefix, or an absolute path that all nodes share", mend="give it with --out",
+        )  # fmt: skip
+    for other in _asked(client.list_jobs):
         facts = other.metadata or {}
         if _name(other.status) in _OVER or facts.get("ecellm_out") != out:
             continue
@@ -197,15 +204,15 @@ def follow(client: Any, job_id: str, job: Job, stop: threading.Event, show: Call
     log = _Log(client, job_id, show)
     begun, asked = time.monotonic(), False
     while True:
-        info = client.get_job_info(job_id)
+        info = _asked(lambda: client.get_job_info(job_id), job_id)
         status = _name(info.status)
         if status in _OVER:
             break
         if stop.is_set() and not asked:
+            _asked(lambda: client.stop_job(job_id), job_id)
             asked = True
-            client.stop_job(job_id)
         if status == "PENDING" and (asked or time.monotonic() - begun > job.start_s):
-            client.stop_job(job_id)
+            _asked(lambda: client.stop_job(job_id), job_id)
             if asked:
                 raise ClusterError(f"job {job_id} was stopped before it started", mend="submit it again")
             raise ClusterError(
@@ -214,7 +221,23 @@ def follow(client: Any, job_id: str, job: Job, stop: threading.Event, show: Call
             )  # fmt: skip
         stop.wait(_POLL_S) if not asked else time.sleep(_POLL_S)
     log.finish()
-    return _code(info, status, client.get_job_logs(job_id), job_id)
+    return _code(info, status, _asked(lambda: client.get_job_logs(job_id), job_id), job_id)
+
+
+def _asked(question: Callable[[], Any], job_id: str = "") -> Any:
+    """An answer of the job server, which may be away for a while: the job runs on without it."""
+    end = time.monotonic() + _AWAY_S
+    while True:
+        try:
+            return question()
+        except Exception as trouble:  # Ray raises whatever its HTTP library does
+            if time.monotonic() > end:
+                raise ClusterError(
+                    f"the job server does not answer for {_AWAY_S:.0f} s", found=str(trouble).strip()[:300],
+                    expected="a Ray head with its dashboard on",
+                    mend=f"job {job_id} may run on: the same command joins it again" if job_id else "look at the head",
+                ) from trouble  # fmt: skip
+            time.sleep(_POLL_S)
 
 
 def _code(info: Any, status: str, text: str, job_id: str) -> int:
@@ -265,7 +288,7 @@ class _Log(threading.Thread):
     def finish(self) -> None:
         """Show what is left."""
         self.join(timeout=10)
-        text = self._client.get_job_logs(self._id)
+        text = _asked(lambda: self._client.get_job_logs(self._id), self._id)
         if len(text) > self._shown and self.is_alive():
             self._show(text[self._shown :])
 

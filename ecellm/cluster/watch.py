@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from ecellm.cluster.notices import NoService, Notice
@@ -18,6 +19,8 @@ from ecellm.errors import ClusterError
 
 PERIOD_S = 5.0
 """AWS asks for this period: a notice is at most so much older than it need be."""
+_DRAIN_S = 20.0
+"""One try at a head that may hang."""
 
 
 class Service(Protocol):
@@ -33,9 +36,10 @@ def watch(
     *,
     period: float = PERIOD_S,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
     say: Callable[[str], None] = lambda text: None,
 ) -> Notice:
-    """Ask until a notice comes, then drain until that is accepted. Returns the notice."""
+    """Ask until a notice comes, then drain in the seconds that are left, until it is accepted. Returns the notice."""
     silent = 0
     while True:
         try:
@@ -50,14 +54,29 @@ def watch(
             break
         sleep(period)
     say(f"this machine goes in {notice.seconds} s ({notice.reason}): draining its Ray node")
-    while not drain(notice):
+    end = clock() + notice.seconds
+    while not drain(replace(notice, seconds=max(1, round(end - clock())))):
         sleep(min(period, 1.0))
     say("drained")
     return notice
 
 
-def node_id(address: str) -> str:
-    """This machine's node of the cluster, as hex. Raises ClusterError where none runs here."""
+def node_id(address: str, patience: float = 300.0) -> str:
+    """This machine's node of the cluster, as hex; Ray may start after the watch does.
+
+    Raises ClusterError where none runs here for `patience` seconds.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return _node_id(address)
+        except ClusterError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(PERIOD_S)
+
+
+def _node_id(address: str) -> str:
     from ecellm.session import quiet_init
 
     try:
@@ -84,7 +103,11 @@ def drainer(address: str, node: str, say: Callable[[str], None]) -> Callable[[No
             "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", notice.reason,
             "--deadline-remaining-seconds", str(notice.seconds),
         ]  # fmt: skip
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=_DRAIN_S)
+        except subprocess.TimeoutExpired:
+            say(f"not drained yet: no answer for {_DRAIN_S:g} s")
+            return False
         if done.returncode:
             say(f"not drained yet: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}")
         return done.returncode == 0

@@ -12,6 +12,7 @@ from ecellm.evaluate.engines.base import Engine, Facts
 from ecellm.evaluate.log import Answer, LogWriter
 from ecellm.evaluate.requests import Request
 from ecellm.evaluate.voices import Voice, answers_storage, log_folder, open_engine
+from ecellm.nodes import same_code
 
 MEMORY_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """For glibc, in a worker's environment: memory that a layer gives back is kept for the next one. Fetched from the
@@ -21,7 +22,10 @@ system anew each time, every page of it is cleared and mapped again, which took 
 class Holder:
     """Answers units of any voice; loads a voice when it is first asked for and lets the one before it go."""
 
-    def __init__(self, run_json: str, writer: str) -> None:
+    def __init__(self, run_json: str, writer: str, code: str = "") -> None:
+        """`code`: digest of the driver's code, where this runs elsewhere. Raises ClusterError where it is another."""
+        if code:
+            same_code(code)
         self.run = Run.model_validate_json(run_json)
         self.writer = writer
         self._voice: Voice | None = None

@@ -26,6 +26,7 @@ from ecellm.evaluate.plan import Unit
 from ecellm.evaluate.requests import Request
 from ecellm.evaluate.voices import Voice, answers_storage, log_folder
 from ecellm.evaluate.waiting import Queue
+from ecellm.nodes import code_digest
 from ecellm.placement import place
 from ecellm.session import ray_session
 
@@ -47,6 +48,8 @@ class Worker:
     number: int
     """Its place in the order in which actors were started, from 1."""
     writer: str
+    placed: Any
+    """Reference that is there once a node runs the actor."""
     ready: Any
     """Reference that is there once the actor runs and its first model is loaded; None after that."""
     held: str = ""
@@ -73,8 +76,7 @@ def answer_all(
     cpus = run.cluster.cpus_per_worker * max(run.evaluate.workers, run.cluster.workers)
     with ray_session(run, cpus=cpus):
         # Room for one is enough to begin; further actors begin as nodes come.
-        selector = place(run, "evaluate", 1, stopping)
-        pool = Pool(run, voices, Queue.of(units), on_answers, selector)
+        pool = Pool(run, voices, Queue.of(units), on_answers, lambda: place(run, "evaluate", 1, stopping))
         try:
             pool.drain(stopping)
         finally:
@@ -83,11 +85,16 @@ def answer_all(
 
 
 class Pool:
-    """Actors and the queue between them."""
+    """Actors and the queue between them.
+
+    Args:
+        find: waits until the cluster has room for an actor, and says on nodes of which labels.
+    """
 
     def __init__(
-        self, run: Run, voices: Mapping[str, Voice], queue: Queue, on_answers: OnAnswers, selector: dict[str, str]
-    ) -> None:
+        self, run: Run, voices: Mapping[str, Voice], queue: Queue, on_answers: OnAnswers,
+        find: Callable[[], dict[str, str]],
+    ) -> None:  # fmt: skip
         import ray
 
         self.ray: Any = ray
@@ -95,18 +102,37 @@ class Pool:
         self.workers: list[Worker] = []
         self.facts: dict[str, Facts] = {}
         self._seen: dict[tuple[str, str], Facts] = {}
-        self._run_json = run.model_dump_json()
-        needs: dict[str, Any] = {"num_cpus": run.cluster.cpus_per_worker, "num_gpus": run.cluster.gpus_per_worker}
-        # A cluster may lose a whole node: Ray itself brings nothing back, this pool does.
-        needs |= {"max_restarts": 0, "label_selector": selector or None, "runtime_env": {"env_vars": MEMORY_KEPT}}
-        remote: Any = ray.remote(**needs)
-        self._holder: Any = remote(Holder)
+        self._run_json, self._code = run.model_dump_json(), code_digest()
+        self._find = find
+        self._settle()
         self._fruitless = 0
         self._replaced = 0
         """Actors up to this number were there at the last loss that counted."""
         self._strikes: Counter[str] = Counter()
         self._grown = -GROW_S
         self._started = 0
+
+    def _settle(self) -> None:
+        """Find the nodes that actors go to from now on."""
+        run, selector = self.run, self._find()
+        needs: dict[str, Any] = {"num_cpus": run.cluster.cpus_per_worker, "num_gpus": run.cluster.gpus_per_worker}
+        # A cluster may lose a whole node: Ray itself brings nothing back, this pool does.
+        needs |= {"max_restarts": 0, "label_selector": selector or None, "runtime_env": {"env_vars": MEMORY_KEPT}}
+        remote: Any = self.ray.remote(**needs)
+        self._holder: Any = remote(Holder)
+        self._placed_at = time.monotonic()
+
+    def _move(self) -> None:
+        """Where no actor has had a place for long, look for nodes again: the ones of this market may all be gone."""
+        now = time.monotonic()
+        waiting = [worker.placed for worker in self.workers]
+        if not waiting or self.ray.wait(waiting, num_returns=1, timeout=0)[0]:
+            self._placed_at = now
+        elif now - self._placed_at > self.run.cluster.market_wait_s:
+            note(f"no node has had room for {now - self._placed_at:.0f} s: looking for others")
+            self.close()
+            self._settle()
+            self._grown = -GROW_S
 
     def drain(self, stopping: Callable[[], bool]) -> None:
         """Work until the queue is empty and everything is answered."""
@@ -117,6 +143,7 @@ class Pool:
                     mend="run the same command again: it asks only what is missing",
                 )  # fmt: skip
             self._grow()
+            self._move()
             waiting = {self._waits_for(worker): worker for worker in self.workers if worker.ready or worker.stream}
             done, _ = self.ray.wait(list(waiting), num_returns=1, timeout=LOOK_S)
             for reference in done:
@@ -148,9 +175,9 @@ class Pool:
             writer = f"{uuid.uuid4().hex[:8]}{self._started}-"
             # What is asked for may all be taken by now; a voice with nothing left is then let go again.
             voice = self.queue.heaviest(self._holders()) or next(iter(self.voices))
-            actor = self._holder.remote(self._run_json, writer)
-            ready = actor.hold.remote(self.voices[voice])
-            self.workers.append(Worker(actor, self._started, writer, ready, held=voice))
+            actor = self._holder.remote(self._run_json, writer, self._code)
+            placed, ready = actor.__ray_ready__.remote(), actor.hold.remote(self.voices[voice])
+            self.workers.append(Worker(actor, self._started, writer, placed, ready, held=voice))
 
     def _holders(self) -> Counter[str]:
         """How many actors hold each voice, or are about to."""

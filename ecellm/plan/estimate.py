@@ -130,7 +130,10 @@ def checkpoint_bytes(shape: Architecture, trained: int, ranks: int) -> int:
 
 
 def stop_seconds(run: Run) -> int:
-    """Seconds that a stop needs to save: one step, the checkpoint at a slow upload, and as much again in reserve."""
+    """Seconds that a stop needs to save: twice the checkpoint at a slow upload, and half a minute.
+
+    The step that is under way is not in it: how long it takes depends on the GPU, which `plan` is told.
+    """
     try:
         shape = shape_of(run)
     except ConfigError:

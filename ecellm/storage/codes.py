@@ -5,6 +5,7 @@ from __future__ import annotations
 from ecellm.storage.retry import PASSING
 
 ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+DENIED = frozenset({"AccessDenied", "403"})
 TAKEN = frozenset({"PreconditionFailed", "412"})
 _RIGHTS = (
     "give this identity s3:GetObject, PutObject, DeleteObject, AbortMultipartUpload, ListBucket and "

@@ -31,13 +31,11 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ResponseStreamingError,
 )  # fmt: skip
-from botocore.exceptions import (
-    ConnectionError as HttpConnectionError,
-)
+from botocore.exceptions import ConnectionError as HttpConnectionError
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
-from ecellm.storage.codes import ABSENT, TAKEN, mend_of
+from ecellm.storage.codes import ABSENT, DENIED, TAKEN, mend_of
 from ecellm.storage.retry import PASSING, Retry
 from ecellm.storage.streams import Unclosed
 
@@ -74,7 +72,7 @@ class S3Storage:
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         if length == 0:
             return b""
-        with self._told("read", self._url(key)):
+        with self._told("read", self._url(key)), self._absence_told(key):
             return self._read(self._key(key), start, length)
 
     def _read(self, key: str, start: int, length: int | None) -> bytes:
@@ -160,14 +158,14 @@ class S3Storage:
                 more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def download(self, key: str, path: str) -> None:
-        with self._told("read", self._url(key)):
+        with self._told("read", self._url(key)), self._absence_told(key):
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             _twice_if_expired(
                 lambda: self._mover.download_file(self.bucket, self._key(key), path, Config=self._transfer)
             )
 
     def size(self, key: str) -> int:
-        with self._told("read", self._url(key)):
+        with self._told("read", self._url(key)), self._absence_told(key):
             return int(self._call("head_object", Key=self._key(key))["ContentLength"])
 
     def exists(self, key: str) -> bool:
@@ -205,6 +203,24 @@ class S3Storage:
 
     def _url(self, key: str) -> str:
         return f"{self.root}/{key.strip('/')}"
+
+    @contextmanager
+    def _absence_told(self, key: str) -> Iterator[None]:
+        """An identity that may list a prefix only hears 403 of what is absent, not 404: a listing tells them apart."""
+        try:
+            yield
+        except ClientError as trouble:
+            if _code(trouble) not in DENIED or self._listed(key):
+                raise
+            raise FileNotFoundError(errno.ENOENT, "no such object", self._url(key)) from trouble
+
+    def _listed(self, key: str) -> bool:
+        """Whether there is such an object, or nobody tells."""
+        try:
+            page = self._call("list_objects_v2", Prefix=self._key(key), MaxKeys=1)
+        except ClientError:
+            return True
+        return any(entry["Key"] == self._key(key) for entry in page.get("Contents", ()))
 
     @contextmanager
     def _told(self, doing: str, url: str) -> Iterator[None]:

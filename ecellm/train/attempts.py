@@ -14,14 +14,18 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ecellm.checkpoint.save import LostRace
+from ecellm.errors import StorageError
 from ecellm.storage.base import Storage, join
 
 FOLDER = "attempts"
+_LOOKS = 10
 _BEGUN = re.compile(r"attempts/attempt-(\d{5,})\.json")
 
 
@@ -39,6 +43,20 @@ def begin(storage: Storage, *, reached: int = 0, **facts: object) -> int:
         seen = {"step": reached} if reached and earlier == number - 1 else {}
         close(storage, earlier, "no word of its end: killed, or still running elsewhere", by=number, **seen)
     return number
+
+
+def see(storage: Storage, number: int, sleep: Callable[[float], None] = time.sleep) -> None:
+    """For every rank: whether it sees what rank 0 has written. Raises StorageError where OUT is not one place."""
+    for left in reversed(range(_LOOKS)):
+        if storage.exists(_key(number)):
+            return
+        if left:
+            sleep(1.0)  # shared folders may show a new file late
+    raise StorageError(
+        f"node {socket.gethostname()} does not see {join(storage.root, _key(number))}",
+        found="nothing there, after rank 0 has written it",
+        expected="one place for all nodes: a shared folder, or an s3:// prefix", mend="give such a place with --out",
+    )  # fmt: skip
 
 
 def newest(storage: Storage) -> int:

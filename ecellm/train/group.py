@@ -21,6 +21,7 @@ from ecellm.config.schema import Run
 from ecellm.console import note, progress
 from ecellm.errors import ClusterError, EcellmError, Stopped
 from ecellm.model.base import placed
+from ecellm.nodes import code_digest
 from ecellm.placement import place
 from ecellm.provenance import masked
 from ecellm.session import draining_nodes, free_places, ray_session, staying_places
@@ -137,7 +138,8 @@ def _trainer(run: Run, board: Any, private: str, selector: dict[str, str]) -> An
     return TorchTrainer(
         train_on_ray,
         # A worker's working directory is one of Ray's own.
-        train_loop_config={"run": run.model_dump_json(), "placed": placed(run).model_dump_json(), "board": board},
+        train_loop_config={"run": run.model_dump_json(), "placed": placed(run).model_dump_json(), "board": board,
+                           "code": code_digest()},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=config.ScalingConfig(
             num_workers=(cluster.min_workers, most) if elastic else most,

@@ -16,6 +16,7 @@ from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.errors import EcellmError
+from ecellm.nodes import same_code
 from ecellm.records import World
 from ecellm.storage.base import Storage
 from ecellm.storage.open import open_storage
@@ -113,6 +114,7 @@ def train_on_ray(settings: dict[str, Any]) -> None:
     )  # fmt: skip
     nodes: list[Any] = [None] * world.size
     dist.all_gather_object(nodes, ray.get_runtime_context().get_node_id())
+    same_code(settings["code"])
     storage = open_storage(run.out, run.storage)
     told: list[Any] = [None]
     if world.rank == 0:
@@ -122,6 +124,7 @@ def train_on_ray(settings: dict[str, Any]) -> None:
         raise told[0]
     if told[0] is None:
         return
+    attempts.see(storage, told[0])
     hooks = RayHooks(board, run, world, told[0])
     try:
         outcome = run_rank(run, world, hooks, given)

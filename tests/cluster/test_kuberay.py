@@ -90,4 +90,18 @@ def test_the_queue_is_the_one_that_the_job_names() -> None:
     kinds = {one["kind"]: one["metadata"]["name"] for one in documents}
     job = load(TOP / "cluster/kuberay/rayjob-train-kueue.yaml")
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == kinds["LocalQueue"]
-    assert documents[2]["spec"]["clusterQueue"] == kinds["ClusterQueue"]
+    specs = {one["kind"]: one.get("spec", {}) for one in documents}
+    assert specs["LocalQueue"]["clusterQueue"] == kinds["ClusterQueue"]
+    [group] = specs["ClusterQueue"]["resourceGroups"]
+    flavors = [one["metadata"] for one in documents if one["kind"] == "ResourceFlavor"]
+    assert [one["name"] for one in group["flavors"]] == [one["name"] for one in flavors]
+    quotas = {one["name"]: {of["name"]: of["nominalQuota"] for of in one["resources"]} for one in group["flavors"]}
+    assert quotas["ecellm-cpu"]["nvidia.com/gpu"] == 0, "workers fit the second flavour only, the head the first"
+
+
+def test_volcanos_names_are_shipped() -> None:
+    documents = yaml.safe_load_all((TOP / "cluster/kuberay/volcano.yaml").read_text())
+    kinds = {one["kind"]: one["metadata"]["name"] for one in documents}
+    labels = load(TOP / "cluster/kuberay/rayjob-train-volcano.yaml")["metadata"]["labels"]
+    assert labels["volcano.sh/queue-name"] == kinds["Queue"]
+    assert labels["ray.io/priority-class-name"] == kinds["PriorityClass"]

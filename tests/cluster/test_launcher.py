@@ -17,9 +17,16 @@ import yaml
 
 from ecellm.storage.open import open_storage
 from tests.cluster.autoscaled import shipped
+from tests.cluster.head import token
 
 TOP = Path(__file__).resolve().parents[2]
 FILES = ("aws.yaml", "gcp.yaml")
+
+
+@pytest.fixture(autouse=True)
+def authentication() -> None:
+    """Before Ray is imported here: a later switch has no effect on the tests that follow."""
+    token()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -27,7 +34,7 @@ def test_rays_own_validation_takes_it(name: str) -> None:
     config = shipped(name)
     kinds = config["available_node_types"]
     roles = {kind["labels"]["ecellm.io/role"] for kind in kinds.values()}
-    assert roles == {"head", "train", "evaluate"}
+    assert roles == {"head", "build", "train", "evaluate"}
     for title, kind in kinds.items():
         spot = "spot" in title
         assert kind["labels"]["ray.io/market-type"] == ("spot" if spot else "on-demand")
@@ -46,6 +53,24 @@ def test_rays_are_started_with_a_token_and_none_is_stopped(name: str) -> None:
     assert "~/.ray/auth_token" in config["file_mounts"]
     assert "cluster watch" in config["worker_start_ray_commands"][-1]
     assert config["setup_commands"] == [], "left out, it fetches a nightly Ray"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_docker_takes_what_ray_makes_of_it(name: str) -> None:
+    """Ray's own `docker run` line of each type: nothing is given twice that may be given once; home is the image's."""
+    from ray.autoscaler._private.docker import docker_start_cmds
+
+    config = shipped(name)
+    home = re.search(r"(?m)^ENV HOME=(\S+)", (TOP / "cluster/Dockerfile").read_text())
+    assert home
+    for title, kind in config["available_node_types"].items():
+        own = {**config["docker"], **kind.get("docker", {})}
+        options = [*own.get("run_options", []), *own.get("worker_run_options", [])]
+        line = docker_start_cmds("ray", own["image"], {}, own["container_name"], options, "ecellm", home[1], "docker")
+        assert len(re.findall(r"--net(?:work)?[= ]", line)) == 1, title
+        for option in ("--shm-size", "--ulimit nofile", "--ulimit memlock"):
+            assert line.count(option) == 1, (title, option)
+        assert "--env RAY_AUTH_MODE=token" in line
 
 
 @pytest.fixture
@@ -79,6 +104,8 @@ def filled(config: dict[str, Any]) -> dict[str, Any]:
     ec2, iam = boto3.client("ec2"), boto3.client("iam")
     zone = config["provider"]["availability_zone"]
     subnet = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [zone]}])["Subnets"][0]
+    # A second one in the zone, which nobody asked for.
+    ec2.create_subnet(VpcId=subnet["VpcId"], CidrBlock="172.31.240.0/20", AvailabilityZone=zone)
     group = ec2.create_security_group(GroupName="ecellm", Description="x", VpcId=subnet["VpcId"])["GroupId"]
     for name in ("ecellm-head", "ecellm-worker"):
         iam.create_instance_profile(InstanceProfileName=name)
@@ -112,7 +139,9 @@ def test_ray_up_sends_what_was_meant(cloud: list[dict[str, Any]], monkeypatch: p
     from ray.autoscaler.tags import TAG_RAY_USER_NODE_TYPE
 
     monkeypatch.setattr(aws_config, "time", types.SimpleNamespace(sleep=lambda s: None, time=lambda: 0.0))
-    ready = AWSNodeProvider.bootstrap_config(filled(shipped("aws.yaml")))
+    config = filled(shipped("aws.yaml"))
+    [subnet] = config["available_node_types"]["head"]["node_config"]["SubnetIds"]
+    ready = AWSNodeProvider.bootstrap_config(config)
     provider = AWSNodeProvider(ready["provider"], "ecellm")
     for title, kind in ready["available_node_types"].items():
         node_config = dict(kind["node_config"])
@@ -122,6 +151,8 @@ def test_ray_up_sends_what_was_meant(cloud: list[dict[str, Any]], monkeypatch: p
         words = cloud[before]
         assert words["InstanceType"] == kind["node_config"]["InstanceType"]
         assert words["IamInstanceProfile"]["Arn"].endswith("head" if title == "head" else "worker"), title
+        subnets = {words.get("SubnetId"), *(one["SubnetId"] for one in words.get("NetworkInterfaces", ()))} - {None}
+        assert subnets == {subnet}, title
         assert (words.get("InstanceMarketOptions") == {"MarketType": "spot"}) == ("spot" in title)
         cards = {"train_p4d": 4, "train_p4d_spot": 4, "train_p5": 32}.get(title, 0)
         assert len(words.get("NetworkInterfaces", ())) == cards
@@ -141,7 +172,7 @@ def test_a_misspelt_key_is_refused(cloud: Any) -> None:
     provider = AWSNodeProvider(config["provider"], "ecellm")
     wrong = {**config["available_node_types"]["eval_g5"]["node_config"], "InstanceMarketOption": {"MarketType": "spot"}}
     with pytest.raises(ParamValidationError, match="InstanceMarketOption"):
-        provider.create_node({**wrong, "KeyName": "k", "SubnetIds": [wrong.pop("SubnetId")]}, {"ray-node-name": "x"}, 1)
+        provider.create_node({**wrong, "KeyName": "k"}, {"ray-node-name": "x"}, 1)
 
 
 @pytest.mark.parametrize("path", sorted(TOP.glob("cluster/aws/*.json")), ids=lambda path: path.stem)
@@ -164,6 +195,18 @@ def test_the_bucket_takes_encryption_and_life_cycle(aws: str) -> None:
     kept = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     assert any("AbortIncompleteMultipartUpload" in rule for rule in kept)
     assert not any("Expiration" in rule for rule in kept), "checkpoints that are whole never expire"
+
+
+def test_roles_pull_the_image_and_the_head_names_its_own_machines_only() -> None:
+    folder = TOP / "cluster/aws"
+    pulls = json.loads((folder / "ecr-policy.json").read_text())
+    assert allowed(pulls, "ecr:GetAuthorizationToken", "*")
+    assert allowed(pulls, "ecr:BatchGetImage", "arn:aws:ecr:REGION:ACCOUNT:repository/ecellm")
+    assert not allowed(pulls, "ecr:PutImage", "arn:aws:ecr:REGION:ACCOUNT:repository/ecellm")
+    head = json.loads((folder / "head-policy.json").read_text())
+    for statement in head["Statement"]:
+        if "CreateTags" in str(statement["Action"]) or "Terminate" in str(statement["Action"]):
+            assert statement["Condition"], "names or ends anybody's machine"
 
 
 def test_the_workers_policy_allows_the_prefix_and_nothing_else() -> None:
@@ -207,6 +250,7 @@ def test_the_image_is_of_the_locked_versions_and_no_root() -> None:
     assert "-c constraints.txt" in text
     assert "RAY_AUTH_MODE=token" in text
     assert "RAY_AUTH_TOKEN=" not in text, "no secret in a layer"
+    assert text.index("FLASH_ATTN_WHEEL") < text.index('test -n "$FLASH_ATTN_WHEEL"'), "left out, it is not forgotten"
     copied = re.findall(r"(?m)^COPY (?:--chown=\S+ )?(.+) \S+$", text)
     for path in " ".join(copied).split():
         assert (TOP / path).exists(), path

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 import time
 
 import pytest
 
 from ecellm.cluster.notices import Aws, Gcp, NoService, Notice, service
-from ecellm.cluster.watch import watch
+from ecellm.cluster.watch import drainer, watch
 from tests.cluster.conftest import Metadata
 
 ACTION = "/latest/meta-data/spot/instance-action"
@@ -79,6 +80,28 @@ class Scripted:
         if isinstance(answer, NoService):
             raise answer
         return answer
+
+
+def test_a_second_try_at_draining_has_less_time() -> None:
+    times = iter([100.0, 100.0, 130.0])
+    asked: list[int] = []
+
+    def drain(notice: Notice) -> bool:
+        asked.append(notice.seconds)
+        return len(asked) == 2
+
+    watch(Scripted(Notice("spot", 120)), drain, sleep=lambda seconds: None, clock=lambda: next(times))
+    assert asked == [120, 90]
+
+
+def test_a_head_that_hangs_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(words: object, timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(str(words), timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    said: list[str] = []
+    assert not drainer("127.0.0.1:1", "node", said.append)(Notice("spot", 120))
+    assert said == ["not drained yet: no answer for 20 s"]
 
 
 def test_the_watch_asks_on_and_drains_until_it_is_heard() -> None:

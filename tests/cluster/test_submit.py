@@ -105,6 +105,30 @@ def test_what_is_sent() -> None:
     assert name != submit(client, job(), run)[0], "a finished run's name is never used again"
 
 
+def test_a_job_server_that_is_away_for_a_while_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(Client):
+        fails = 3
+
+        def get_job_info(self, job_id: str) -> Any:
+            if self.fails:
+                self.fails -= 1
+                raise ConnectionError("connection reset")
+            return super().get_job_info(job_id)
+
+    monkeypatch.setattr("ecellm.cluster.submit._POLL_S", 0.01)
+    assert code_of(Away("SUCCEEDED")) == 0
+    monkeypatch.setattr("ecellm.cluster.submit._AWAY_S", 0.0)
+    with pytest.raises(ClusterError, match="job id may run on"):
+        code_of(Away("SUCCEEDED"))
+
+
+def test_an_out_that_no_other_job_would_find_is_refused() -> None:
+    client = Client("RUNNING")
+    with pytest.raises(ConfigError, match="would lie in the folder that Ray makes"):
+        submit(client, job(), make_run("runs/mine"))
+    assert not client.sent
+
+
 def test_attempts_do_not_overlap() -> None:
     run, mine = make_run("s3://bucket/run"), job()
     other = SimpleNamespace(

@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ecellm.config.schema import Run
 from ecellm.errors import ClusterError, Stopped
 from ecellm.evaluate.log import Answer, read_log
 from ecellm.evaluate.plan import Unit, units
-from ecellm.evaluate.pool import answer_all
+from ecellm.evaluate.pool import Pool, answer_all
 from ecellm.evaluate.requests import Request, request
 from ecellm.evaluate.voices import Voice, answers_storage, log_folder
 from ecellm.evaluate.waiting import Queue
@@ -50,6 +51,21 @@ def test_a_new_actor_goes_where_most_work_is_left_for_those_who_do_it() -> None:
     assert second
     assert second.model == "untuned"
     assert Queue({}).take("", Counter()) is None
+
+
+@pytest.mark.heavy
+def test_where_all_nodes_of_a_market_are_gone_others_are_looked_for(run: Run) -> None:
+    from ecellm.session import ray_session
+
+    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"market_wait_s": 8})})
+    found = chain([{"ray.io/market-type": "spot"}], repeat({}))
+    told: list[Answer] = []
+    with ray_session(run, cpus=2):
+        work = Queue.of(units("tuned", _requests(3), 2))
+        pool = Pool(placed(run), VOICES, work, lambda name, answers: told.extend(answers), lambda: next(found))
+        pool.drain(lambda: False)
+        pool.close()
+    assert len(told) == 3, "the first actors had no place for ever"
 
 
 @pytest.mark.heavy

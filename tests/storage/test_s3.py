@@ -50,11 +50,29 @@ def test_throttling_for_ever_ends(storage: S3Storage, proxy: Proxy) -> None:
 
 
 def test_a_refusal_is_an_answer(storage: S3Storage, proxy: Proxy) -> None:
+    storage.write("k", b"x")
     proxy.faults = [Fault("refuse", "Get", status=403, code="AccessDenied", times=99)]
     with pytest.raises(StorageError, match="AccessDenied") as caught:
         storage.read("k")
     assert proxy.count("Get") == 1
     assert "s3:GetObject" in caught.value.mend
+
+
+def test_a_refusal_of_what_is_not_listed_is_an_absence(storage: S3Storage, proxy: Proxy) -> None:
+    """S3 answers 403 for a missing key to who may not list the whole bucket."""
+    storage.write("there", b"x")
+    for operation in ("Head", "Get"):
+        proxy.faults = [Fault("refuse", operation, times=9, status=403, code="AccessDenied")]
+        with pytest.raises(FileNotFoundError, match="no such object"):
+            storage.read("absent") if operation == "Get" else storage.size("absent")
+        with pytest.raises(StorageError, match="cannot read") as caught:
+            storage.read("there") if operation == "Get" else storage.size("there")
+        assert "ListBucket" in caught.value.mend
+    proxy.faults = [Fault("refuse", "Head", times=9, status=403, code="AccessDenied")]
+    assert not storage.exists("absent")
+    proxy.faults.append(Fault("refuse", "List", times=9, status=403, code="AccessDenied"))
+    with pytest.raises(StorageError):
+        storage.exists("absent")
 
 
 def test_an_absence_is_an_answer(storage: S3Storage, proxy: Proxy) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecellm.checkpoint.save import LostRace
+from ecellm.errors import StorageError
 from ecellm.storage.base import Storage
 from ecellm.storage.local import LocalStorage
 from ecellm.storage.open import open_storage
@@ -46,6 +47,16 @@ def test_callers_at_the_same_time_get_different_numbers(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == list(range(1, 9))
+
+
+def test_a_rank_that_does_not_see_the_attempt_is_told(storage: Storage) -> None:
+    waited: list[float] = []
+    number = attempts.begin(storage)
+    attempts.see(storage, number, waited.append)
+    assert not waited
+    with pytest.raises(StorageError, match=r"does not see .*attempt-00002\.json"):
+        attempts.see(storage, 2, waited.append)
+    assert len(waited) == 9
 
 
 def test_an_old_attempt_may_not_publish(storage: Storage) -> None:
