@@ -103,7 +103,7 @@ def load_tokens(storage: Storage, split: str, cache: str = "") -> TokenSet:
     prompts, answers, tasks = (_int32(index[name]) for name in ("prompt_length", "answer_length", "task"))
     offsets = np.concatenate([[0], np.cumsum(prompts.astype(np.int64) + answers)]).astype(np.int64)
     kept = os.path.join(cache, f"{split}-{facts['fingerprint']}.npy") if cache else ""
-    if not (kept and os.path.exists(kept)):
+    if not (kept and _whole(kept, int(offsets[-1]))):
         tokens = _read_tokens(storage, split, facts["shards"])
         found = content_fingerprint(index["id"], prompts, answers, tokens)
         if len(tokens) != offsets[-1] or found != facts["fingerprint"]:
@@ -168,6 +168,14 @@ def _broken(place: str, found: str, expected: str) -> DataError:
         f"{place} is not what prepare wrote", found=found, expected=expected,
         mend="delete the tokens folder and run: ecellm prepare RUN.toml",
     )  # fmt: skip
+
+
+def _whole(path: str, length: int) -> bool:
+    """Whether a kept array is there and of this length."""
+    try:
+        return len(np.load(path, mmap_mode="r")) == length
+    except (OSError, ValueError):
+        return False
 
 
 def _keep(tokens: Ids, path: str) -> None:

@@ -133,7 +133,10 @@ def _adapted(module: Any, run: Run) -> Any:
 
 
 def _tokens(storage: Storage, split: str) -> TokenSet:
-    return load_tokens(storage, split, os.path.join(tempfile.gettempdir(), f"ecellm-tokens-{os.getuid()}"))
+    folder = os.path.join(tempfile.gettempdir(), f"ecellm-tokens-{os.getuid()}")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    # A folder of that name may have been put there by somebody else: what lies in it is trained on.
+    return load_tokens(storage, split, folder if os.stat(folder).st_uid == os.getuid() else "")
 
 
 def _quieten() -> None:

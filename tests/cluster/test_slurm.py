@@ -45,6 +45,21 @@ def test_nothing_ends_rays_of_others() -> None:
         assert path.suffix == ".md" or "pkill" not in code, path
 
 
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        ("srun: a\nno room\nray start ended by itself\nsrun: b\n", "no room"),
+        ("ray start ended by itself\n", "ray start ended by itself"),
+        ("srun: error: Unable to create step: Invalid generic resource\n\n", "srun: error: Unable to create step.*"),
+    ],
+)
+def test_the_cause_is_the_last_telling_line(tmp_path: Path, log: str, cause: str) -> None:
+    (tmp_path / "log").write_text(log)
+    script = f"source {ROOT}/slurm/ray_up.sh; ru_last {tmp_path}/log"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert re.fullmatch(cause, done.stdout.strip())
+
+
 @pytest.mark.heavy
 def test_what_cannot_start_says_why_in_one_line(box: SlurmBox, tmp_path: Path) -> None:
     """Jobs of two nodes, one after another, each with its fault; none of them gets as far as Ray."""
@@ -52,10 +67,15 @@ def test_what_cannot_start_says_why_in_one_line(box: SlurmBox, tmp_path: Path) -
     run = run_file(at)
     broken = run_file(at / "broken", 'name = "x"\nout = "o"\n[model]\nbase = "tiny"\n[train]\nepoch = 3\n')
     one = ("--nodes=1",)
+    (at / "site.sh").write_text("export LD_LIBRARY_PATH=/x:$NEVER_SET\n")  # as files of modules do
     submit(box, at / "elsewhere", "train", run, cwd=at, options=one).wait(60)
     assert "exit code 2: submit from the top folder" in (at / "elsewhere/job.out").read_text()
     jobs = {
         "venv": (submit(box, at / "venv", "train", run, options=one, ECELLM_VENV="/no/venv"), 2, "no Python at /no"),
+        "setup": (
+            submit(box, at / "setup", "train", str(at / "no.toml"), options=one, ECELLM_SETUP=str(at / "site.sh")),
+            2, "no.toml: no such run file",
+        ),
         "none": (submit(box, at / "none", "train", str(at / "no.toml"), options=one), 2, "no.toml: no such run file"),
         "key": (submit(box, at / "key", "train", broken, options=one), 2, "faults"),
         "array": (submit(box, at / "array", "train", run, run, options=one), 2, "2 run files: give one"),
@@ -80,6 +100,12 @@ def test_an_element_of_an_array_takes_its_own_run_file(box: SlurmBox, tmp_path: 
         ("first.toml: no such", "second.toml: no such", "element 2 of the array has no run")
     ):
         ended(Job(box, f"{sent.id}_{number}", at / f"{number}.out"), 2, cause)
+    options = ("--nodes=1", "--array=0-1", f"--output={at}/one-%a.out")
+    same = submit(box, at, "train", words[0], options=options)
+    ended(Job(box, f"{same.id}_1", at / "one-1.out"), 2, "an array of 2 elements with one run file")
+    options = ("--nodes=1", "--array=0-1", f"--output={at}/out-%a.out")
+    same = submit(box, at, "train", *words, "--out", str(at / "out"), options=options)
+    ended(Job(box, f"{same.id}_0", at / "out-0.out"), 2, "one --out for all elements")
 
 
 @pytest.mark.heavy

@@ -67,6 +67,11 @@ def test_shards_do_not_depend_on_workers_or_storage(
     assert TASK_IDS[tokens.tasks[0]] == "MPC"
     assert TASK_IDS[tokens.tasks[1]] == "PM"
     assert load_tokens(storages[0], "val").n == 5
+    [kept] = (tmp_path / "cache").glob("*.npy")
+    data = kept.read_bytes()
+    kept.unlink()  # it is mapped above
+    kept.write_bytes(data[:-8])  # a disk that was full, or somebody else's file
+    assert np.array_equal(load_tokens(storages[1], "train", str(tmp_path / "cache")).tokens, again.tokens)
 
 
 def test_a_whole_artefact_is_left_alone_and_a_broken_one_refused(
