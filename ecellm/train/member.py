@@ -12,6 +12,7 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from ecellm.config.schema import Run
@@ -60,7 +61,8 @@ class RayHooks:
 
     def begin(self, step: int) -> None:
         if self._world.rank == 0:
-            attempts.went_on(open_storage(self._run.out, self._run.storage), self.attempt, step)
+            with contextlib.suppress(EcellmError):  # a run does not end for the sake of a note about it
+                attempts.went_on(open_storage(self._run.out, self._run.storage), self.attempt, step)
             if step:
                 self._board.resume.remote(step)
 
@@ -114,7 +116,8 @@ def train_on_ray(settings: dict[str, Any]) -> None:
     )  # fmt: skip
     nodes: list[Any] = [None] * world.size
     dist.all_gather_object(nodes, ray.get_runtime_context().get_node_id())
-    same_code(settings["code"])
+    with _told(board, world):
+        same_code(settings["code"])
     storage = open_storage(run.out, run.storage)
     told: list[Any] = [None]
     if world.rank == 0:
@@ -124,7 +127,8 @@ def train_on_ray(settings: dict[str, Any]) -> None:
         raise told[0]
     if told[0] is None:
         return
-    attempts.see(storage, told[0])
+    with _told(board, world):
+        attempts.see(storage, told[0])
     hooks = RayHooks(board, run, world, told[0])
     try:
         outcome = run_rank(run, world, hooks, given)
@@ -139,6 +143,18 @@ def train_on_ray(settings: dict[str, Any]) -> None:
         raise
     finally:
         hooks.close()
+
+
+@contextlib.contextmanager
+def _told(board: Any, world: World) -> Iterator[None]:
+    """Tell the board of this rank's own trouble before it is raised: Ray passes on the last line of it only."""
+    import ray
+
+    try:
+        yield
+    except EcellmError as error:
+        ray.get(board.fail.remote(world.rank, error))
+        raise
 
 
 def _begin(board: Any, run: Run, storage: Storage, nodes: list[str]) -> int | EcellmError | None:

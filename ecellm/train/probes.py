@@ -49,7 +49,7 @@ class Probes:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._looked = -LOOK_S
-        self._told = False
+        self._told = self._unwritten = False
         self._under_way: dict[Any, int] = {}
         self._failed: set[int] = set()
         if not run.probe.rows:
@@ -85,7 +85,10 @@ class Probes:
             self._under_way[self._task.remote(self._run_json, step)] = step
 
     def finish(self, stop: threading.Event) -> None:
-        """Try what is due and still there, unless somebody asks to stop: the next command goes on with it."""
+        """Try what is due and still there, unless somebody asks to stop: the next command goes on with it.
+
+        Raises StorageError where scores cannot be written even now.
+        """
         if not self.run.probe.rows:
             return
         import ray
@@ -94,10 +97,12 @@ class Probes:
             self._looked = -LOOK_S
             self.look()
             if not self._under_way:
-                return
+                break
             ray.wait(list(self._under_way), timeout=1.0)
         for reference in self._under_way:
             ray.cancel(reference, force=True)
+        if self._unwritten:
+            self._write()
 
     def _due(self) -> list[int]:
         """Steps whose checkpoints are whole, due and not tried, the newest first."""
@@ -118,10 +123,16 @@ class Probes:
                 self._passed_over(step, fault)
                 continue
             self.lines[step] = {"step": step, "scores": scores}
-            text = "".join(f"{json.dumps(self.lines[one])}\n" for one in sorted(self.lines))
-            self.storage.write(KEY, text.encode())
-            _show(self.storage, self.lines)
+            self._unwritten = True
             note(f"step {step} on {_said(scores)}")
+        if self._unwritten:
+            self._write()
+
+    def _write(self) -> None:
+        text = "".join(f"{json.dumps(self.lines[one])}\n" for one in sorted(self.lines))
+        self.storage.write(KEY, text.encode())
+        _show(self.storage, self.lines)
+        self._unwritten = False
 
     def _passed_over(self, step: int, fault: Exception) -> None:
         self._failed.add(step)

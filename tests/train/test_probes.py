@@ -11,7 +11,7 @@ import pytest
 
 from ecellm.config.schema import Run
 from ecellm.data.prepare import prepare
-from ecellm.errors import ConfigError, DataError
+from ecellm.errors import ConfigError, DataError, StorageError
 from ecellm.storage.local import LocalStorage
 from ecellm.train import probes
 from ecellm.train.launch import train
@@ -130,6 +130,27 @@ def test_a_trial_that_fails_is_told_of_once_and_training_goes_on(tried: Any, cap
     tried.look()
     assert capfd.readouterr().err == ""
     assert known_lines(tried.storage) == {}
+
+
+def test_scores_that_cannot_be_written_are_written_later(
+    tried: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(key: str, data: bytes) -> None:
+        raise StorageError(f"{key}: no space")
+
+    whole(tried.run, 2)
+    tried.look()
+    tried.done[2] = {"PM": {"metric": "f1", "value": 0.5, "n": 4}}
+    with monkeypatch.context() as patch:
+        patch.setattr(tried.storage, "write", full)
+        tried.look()
+        tried.look()
+        assert capfd.readouterr().err.count("trials of the model wait, training goes on: probes.jsonl: no space") == 1
+        with pytest.raises(StorageError, match="no space"):  # at the end it is an error
+            tried.finish(threading.Event())
+    assert known_lines(tried.storage) == {}
+    tried.look()
+    assert set(known_lines(tried.storage)) == {2}
 
 
 def test_a_request_to_stop_ends_the_wait(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
