@@ -1,0 +1,72 @@
+"""The driver's watch over a group, with a real board and no Ray: stops that nobody could hear, hangs that are told."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ecellm.errors import Stopped
+from ecellm.storage.local import LocalStorage
+from ecellm.train import attempts, group
+from ecellm.train.board import Board, Order
+from tests.train.toys import toy_run
+
+
+class Here:
+    """A board in this process, called as an actor is; `now` is its clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.board = Board(lambda: self.now)
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self.board, name))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    import ray
+
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    return Here()
+
+
+def watch(here: Here, out: Path, stop: threading.Event, looks: int = 3) -> Any:
+    """Watch a group that ends after so many looks."""
+    left = iter(range(looks, -1, -1))
+    fitting = SimpleNamespace(ended=lambda seconds: next(left) == 0)
+    run = toy_run(str(out))
+    nothing: Any = SimpleNamespace(show=lambda snapshot: None, look=lambda: None)
+    return group._watch(run, here, fitting, stop, nothing, nothing)  # type: ignore[arg-type]
+
+
+def test_a_stop_without_workers_ends_the_wait(here: Here, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped, match="no workers were there"):
+        watch(here, tmp_path, stop)
+    here.board.begin(1, {0: "n"})
+    assert watch(here, tmp_path, stop).attempt == 1, "workers that live are waited for: they save"
+    assert here.board.beat(0, 1, "x") is Order.STOP
+    here.now += 31.0
+    with pytest.raises(Stopped, match="no workers were there"):
+        watch(here, tmp_path, stop)
+
+
+def test_a_hang_is_told_once_and_closes_its_attempt(
+    here: Here, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    storage = LocalStorage(str(tmp_path))
+    here.board.begin(attempts.begin(storage), {0: "n"})
+    here.board.beat(0, 7, "forward")
+    here.now += 1900.0
+    here.board.say("still here")
+    here.board._last = here.now  # its heart beats, and it does not get on
+    watch(here, tmp_path, threading.Event(), looks=4)
+    assert capfd.readouterr().err.count("nothing got on for 1900 s") == 1
+    assert here.board.beat(0, 7, "forward") is Order.ABORT
+    assert attempts.history(storage)[0]["reason"].startswith("nothing got on for 1900 s")
