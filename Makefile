@@ -1,21 +1,27 @@
 # `make quickstart` and `make test` need nothing but Python 3.11 and make: they build their own .venv first.
+# `make test-long` adds the few tests that wait for nodes and jobs; .ci/run runs both.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= runs/quickstart
+JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test lint fmt bench clean
+.PHONY: quickstart test test-long lint fmt bench clean
 
 quickstart: $(STAMP)
 	$(BIN)/ecellm quickstart --out $(OUT)
 
 test: $(STAMP)
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not heavy" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "heavy and not long"
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

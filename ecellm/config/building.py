@@ -67,9 +67,13 @@ class Sizes(Section):
     """Samples for each task (spec A.4)."""
 
     train: Count = 10_000
+    """Rows to learn from."""
     val: Count = 1_000
+    """Rows for the validation loss."""
     test: Count = 1_000
+    """In-domain test rows."""
     ood: Count = 1_000
+    """Out-of-domain test rows, for tasks that have such a set."""
 
 
 class Build(Section):

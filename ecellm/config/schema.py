@@ -46,17 +46,24 @@ class TinySizes(Section):
     """Size of the `tiny` preset, a Llama from random weights."""
 
     hidden: Count = 192
+    """Length of a hidden state; a multiple of `heads`."""
     layers: Count = 4
+    """Transformer blocks."""
     heads: Count = 4
+    """Attention heads of a block."""
     vocab: Count = 2048
+    """Tokens of the tokenizer, which is trained on the rows."""
 
 
 class Lora(Section):
     """Low-rank adapters (the paper's variant; spec C.5)."""
 
     rank: Count = 16
+    """Rank of each update."""
     alpha: Count = 16
+    """An update is scaled by alpha / rank."""
     dropout: Share = 0.10
+    """Share of an adapter's inputs that is dropped while training."""
     targets: tuple[str, ...] = ()
     """Module names; empty: the table of spec C.2 for the model's architecture."""
 
@@ -103,7 +110,9 @@ class Train(Section):
     warmup_ratio: Share = 0.05
     """Share of the steps that the learning rate rises; then it falls as a cosine to 0."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled, of AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two moving averages, per step."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     weighting: Literal["token", "root", "sample", "task"] = "token"
@@ -161,11 +170,13 @@ class Cluster(Section):
     """Longest that no worker gets on, in seconds; then the group is ended, the ranks' places told, and it starts
     again."""
     train_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the nodes that training may use; empty: any node."""
     evaluate_labels: dict[str, str] = Field(default_factory=dict)
-    """Labels of the nodes that may be used, as `{ "ecellm.io/role" = "evaluate" }`; empty: any node."""
+    """Labels of the nodes that evaluation may use, as `{ "ecellm.io/role" = "evaluate" }`; empty: any node."""
     train_markets: tuple[Market, ...] = ()
+    """Kinds of nodes for training, as `evaluate_markets`."""
     evaluate_markets: tuple[Market, ...] = ()
-    """Kinds of nodes, tried in this order, as `["spot", "on-demand"]`; empty: any."""
+    """Kinds of nodes for evaluation, tried in this order, as `["spot", "on-demand"]`; empty: any."""
     market_wait_s: Count = 300
     """Wait for nodes of one market before the next is tried, in seconds."""
 
@@ -185,7 +196,9 @@ class Storage(Section):
     attempts: Count = 5
     """Tries of one call before it fails."""
     connect_timeout_s: Count = 10
+    """Longest wait for a connection, in seconds."""
     read_timeout_s: Count = 60
+    """Longest wait for the next bytes of a reply, in seconds."""
     part_mib: Annotated[int, Field(ge=5)] = 16
     """Size of one part of a multipart upload, in MiB."""
 

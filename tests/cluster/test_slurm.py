@@ -138,6 +138,7 @@ def test_modules_and_images_wrap_every_command(box: SlurmBox, tmp_path: Path) ->
     )
 
 
+@pytest.mark.long
 @pytest.mark.heavy
 @pytest.mark.timeout(280)
 def test_a_run_over_two_nodes_is_stopped_requeued_and_ends_whole(box: SlurmBox, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ecellm.train.launch import train
 from tests.cluster.head import token
 from tests.data.made import make_row, make_run, put_rows
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.heavy, pytest.mark.timeout(600)]
 SAVED = 25
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from ecellm.config.schema import Run
 from ecellm.data.prepare import prepare
-from ecellm.errors import ClusterError, DataError
+from ecellm.errors import DataError
 from ecellm.session import ray_session
 from ecellm.storage.local import LocalStorage
 from ecellm.train.launch import train
@@ -85,25 +85,14 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_been(pre
     assert train(make(broken, rehearse_failure_at=5))["skipped"]
 
 
-@pytest.mark.heavy
-@pytest.mark.timeout(300)
-def test_a_worker_killed_with_no_retries_left_is_a_cluster_error(prepared: Path, tmp_path: Path) -> None:
-    out = copied(prepared, tmp_path / "out")
-    run = make(out, rehearse_failure_at=3)
-    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"max_failures": 0})})
-    with pytest.raises(ClusterError, match="worker 1"):
-        train(run)
-    assert not (out / "model" / "COMPLETE").exists()
-    assert (out / "checkpoints" / "step-00000002" / "COMPLETE").exists()
-
-
+@pytest.mark.long
 @pytest.mark.heavy
 @pytest.mark.timeout(400)
 def test_a_group_that_hangs_names_its_ranks_and_starts_again(
     prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = copied(prepared, tmp_path / "out")
-    run = make(out, epochs=60)
+    run = make(out, epochs=20)
     run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"hang_timeout_s": 25})})
     stopped: list[int] = []
 
@@ -117,7 +106,7 @@ def test_a_group_that_hangs_names_its_ranks_and_starts_again(
     facts = train(run)
     assert stopped
     assert facts["attempts"] == 2
-    assert [line["step"] for line in lines(out)] == list(range(1, 241))
+    assert [line["step"] for line in lines(out)] == list(range(1, 81))
     said = capsys.readouterr().err
     assert "nothing got on for" in said
     assert "rank 0" in said
