@@ -1,8 +1,9 @@
-"""The same work on Ray Data: raw files stream through it in pieces, on all cores of a machine or a cluster.
+"""The same work on Ray: raw files stream through Ray Data in pieces, on all cores of a machine or a cluster.
 
 Reading a file is one task that yields pieces; keeping what is needed of a piece is another. So one big packed file,
 which can only be read from front to back, still keeps all cores busy, and Ray holds back the reader when the others
-are slow: memory does not grow with the files. Nothing that is passed back is larger than some counts.
+are slow: memory does not grow with the files. Later work is a Ray task each, as soon as what it follows is done.
+Nothing that is passed back is larger than some counts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 import ecellm.errors
 from ecellm.config.schema import Run
-from ecellm.ecinstruct.flow.here import Do, ReadPieces, ScatterPiece, Work
+from ecellm.ecinstruct.flow.here import Do, ReadPieces, ScatterPiece, Then, Work
 from ecellm.ecinstruct.flow.job import Feed
 from ecellm.errors import ClusterError, EcellmError
 from ecellm.session import ray_session
@@ -32,7 +33,7 @@ FACTS = pa.schema([("number", pa.int64()), ("piece", pa.int64()), ("said", pa.st
 
 
 class Cluster:
-    """Runs work on Ray Data. Use as a context; Ray is there within it."""
+    """Runs work on Ray. Use as a context; Ray is there within it."""
 
     def __init__(self, run: Run, workers: int) -> None:
         self._run, self.workers = run, workers
@@ -77,29 +78,28 @@ class Cluster:
         except Exception as error:
             raise _cause(error) from error
 
-    def run(self, works: Sequence[Work], do: Do) -> list[dict[str, Any]]:
-        """The facts of every work, in order. Raises the work's own error, or ClusterError."""
-        if not works:
-            return []
-        ray_data = _ray_data()
-        blocks = [pa.table({"number": [number], "work": [json.dumps(work)]}) for number, work in enumerate(works)]
+    def work(self, first: Sequence[Work], do: Do, then: Then) -> None:
+        """Do all works, and those that follow them. Raises the work's own error, or ClusterError."""
+        import ray
 
-        def perform(block: pa.Table) -> pa.Table:
-            found = [
-                {"number": number, "piece": 0, "said": json.dumps(do(json.loads(work)))}
-                for number, work in zip(block["number"].to_pylist(), block["work"].to_pylist(), strict=True)
-            ]
-            return pa.Table.from_pylist(found, FACTS)
+        perform = ray.remote(num_cpus=1)(_performed)
+        what = ray.put(do)
+        waiting: dict[Any, Work] = {}
+
+        def ask(works: Sequence[Work]) -> None:
+            waiting.update({perform.remote(what, work): work for work in works})
 
         try:
-            done = (
-                ray_data.from_arrow(blocks)
-                .map_batches(perform, batch_size=None, batch_format="pyarrow", num_cpus=1)
-                .take_all()
-            )
+            ask(first)
+            while waiting:
+                [done], _ = ray.wait(list(waiting))
+                ask(then(waiting.pop(done), json.loads(ray.get(done))))
         except Exception as error:
             raise _cause(error) from error
-        return [json.loads(row["said"]) for row in sorted(done, key=lambda row: row["number"])]
+
+
+def _performed(do: Do, work: Work) -> str:
+    return json.dumps(do(work))
 
 
 def _ray_data() -> Any:

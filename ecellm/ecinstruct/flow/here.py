@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from ecellm.errors import EcellmError
 Work = dict[str, Any]
 """What to do, in JSON."""
 Do = Callable[[Work], dict[str, Any]]
+Then = Callable[[Work, dict[str, Any]], Sequence[Work]]
+"""(work, its facts) -> what can be done now that it is."""
 ReadPieces = Callable[[Feed], Iterator[Any]]
 ScatterPiece = Callable[[Feed, int, Any], dict[str, Any]]
 
@@ -33,9 +36,9 @@ class Here:
             except EcellmError as error:
                 yield feed.number, number + 1, error
 
-    def run(self, works: Sequence[Work], do: Do) -> list[dict[str, Any]]:
-        """The facts of every work, in order."""
-        return [json.loads(json.dumps(do(work))) for work in works]
-
-    def close(self) -> None:
-        """Nothing to close."""
+    def work(self, first: Sequence[Work], do: Do, then: Then) -> None:
+        """Do all works, and those that follow them."""
+        waiting = deque(first)
+        while waiting:
+            work = waiting.popleft()
+            waiting.extend(then(work, json.loads(json.dumps(do(work)))))

@@ -14,6 +14,7 @@ from ecellm.ecinstruct.flow.desk import Desk, index_name
 from ecellm.ecinstruct.flow.family import At, Family
 from ecellm.ecinstruct.flow.job import Feed, Job, Use
 from ecellm.ecinstruct.flow.scratch import Scratch
+from ecellm.ecinstruct.recipe import Recipe
 from ecellm.sources.lines import Place
 from ecellm.sources.read import read_piece
 from ecellm.sources.records import Question, SourceRecord
@@ -31,6 +32,11 @@ def desk_of(job: Job, family: Family) -> Desk:
 def bundle_of_piece(feed: Feed, number: int) -> str:
     """The object of a piece of a raw file."""
     return f"scatter/{feed.number:05d}/{number:06d}"
+
+
+def bundle_of_stage(family: Family, stage: int, recipe: Recipe, part: int) -> str:
+    """The object of one part of a stage, or (part -1) of a stage that is done at once."""
+    return f"{family.name}/{family.stages(recipe)[stage].name}/{max(part, 0):05d}"
 
 
 def scatter_piece(job: Job, families: Mapping[str, Family], feed: Feed, number: int, place: Place) -> Facts:
@@ -103,7 +109,7 @@ def run_stage(job: Job, family: Family, stage: int, part: int) -> Facts:
     scratch = Scratch(job.scratch, job.storage)
     desk = desk_of(job, family)
     step = family.stages(desk.recipe)[stage]
-    name = f"{family.name}/{step.name}/{max(part, 0):05d}"
+    name = bundle_of_stage(family, stage, desk.recipe, part)
     done = finished(scratch, name)
     if done is not None:
         return done

@@ -1,13 +1,13 @@
-"""A build from raw files to finished tasks, in waves: all raw files, then stage by stage of all families, then the
-tasks.
+"""A build from raw files to finished tasks, in waves: all raw files, then each family's stages, then its tasks.
 
 Within a wave every piece of work stands alone, so it makes no difference who does it, or how many. Between two waves
-the facts are summed. A raw file that fails costs only the tasks that need it.
+the facts are summed. Families do not wait for each other, and a raw file that fails costs only the tasks that need it.
 """
 
 from __future__ import annotations
 
 import gc
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from ecellm.ecinstruct.families import FAMILIES, FAMILY_OF
 from ecellm.ecinstruct.finish import finish_task
-from ecellm.ecinstruct.flow.here import Do, ReadPieces, ScatterPiece, Work
+from ecellm.ecinstruct.flow.here import Do, ReadPieces, ScatterPiece, Then, Work
 from ecellm.ecinstruct.flow.job import Feed, Job
-from ecellm.ecinstruct.flow.perform import add, bundle_of_piece, run_stage, scatter_piece, sum_up
+from ecellm.ecinstruct.flow.perform import add, bundle_of_piece, bundle_of_stage, run_stage, scatter_piece, sum_up
 from ecellm.ecinstruct.flow.scratch import Scratch
+from ecellm.ecinstruct.recipe import Recipe
 from ecellm.errors import EcellmError
 from ecellm.sources.read import pieces_of
 from ecellm.sources.tally import Tally
@@ -34,8 +35,8 @@ class Crew(Protocol):
     ) -> Iterable[tuple[int, int, dict[str, Any] | EcellmError]]:
         """(feed, piece, facts or fault) of every piece of every file, in any order."""
 
-    def run(self, works: Sequence[Work], do: Do) -> list[dict[str, Any]]:
-        """The facts of every work, in order."""
+    def work(self, first: Sequence[Work], do: Do, then: Then) -> None:
+        """Do all works, and those that follow them, in any order."""
 
 
 Drops = dict[str, dict[str, dict[str, int]]]
@@ -112,31 +113,64 @@ def run_waves(
     drops: Drops = {}
     alive = _scatter(job, crew, max_bad_share, outcome, drops)
     tallies.update({number: tally.facts() for number, tally in outcome.tallies.items()})
-    wanted = [task for task in tasks if FAMILY_OF[task] in alive]
-    stages = {name: FAMILIES[name].stages(job.recipes[FAMILIES[name].tasks[0]]) for name in alive}
-    for depth in range(max((len(steps) for steps in stages.values()), default=0)):
-        works: list[Work] = [
-            {"family": name, "stage": depth, "part": part}
-            for name, steps in stages.items() if depth < len(steps)
-            for part in (range(job.parts) if steps[depth].kind == "each" else (-1,))
-        ]  # fmt: skip
-        works.sort(key=lambda work: work["part"] >= 0)  # what is done at once takes longest
-        facts = crew.run(works, Doing(job))
-        for name, steps in stages.items():
-            if depth < len(steps):
-                mine = [(work, fact) for work, fact in zip(works, facts, strict=True) if work["family"] == name]
-                bundles = [f"{name}/{steps[depth].name}/{max(int(work['part']), 0):05d}" for work, _ in mine]
-                summed = sum_up(_scratch(job), name, steps[depth].name, bundles, [fact for _, fact in mine])
-                _merge(drops, summed["drops"])
-    for task, facts_of in zip(wanted, crew.run([{"task": task} for task in wanted], Doing(job)), strict=True):
-        whole = drops.setdefault(task, {})
-        _merge({task: whole}, {task: facts_of.pop("drops")})
-        facts_of["dropped"] = {
+    later = Later(job, [task for task in tasks if FAMILY_OF[task] in alive], drops, outcome, on_task)
+    crew.work(later.first(), Doing(job), later.after)
+    return outcome
+
+
+class Later:
+    """What follows the first wave: each family's stages, one after another, then its tasks."""
+
+    def __init__(
+        self, job: Job, tasks: Sequence[str], drops: Drops, outcome: Outcome,
+        on_task: Callable[[str, dict[str, Any]], None],
+    ) -> None:  # fmt: skip
+        self._job, self._tasks, self._drops, self._outcome, self._on_task = job, tasks, drops, outcome, on_task
+        self._done: dict[tuple[str, int], dict[int, dict[str, Any]]] = defaultdict(dict)
+
+    def first(self) -> list[Work]:
+        """What can be done at once."""
+        works = [
+            work for name in dict.fromkeys(FAMILY_OF[task] for task in self._tasks) for work in self._step(name, 0)
+        ]
+        return sorted(works, key=lambda work: work.get("part", -1) >= 0)  # what is not in parts takes longest
+
+    def after(self, work: Work, facts: dict[str, Any]) -> list[Work]:
+        """What can be done now that this is."""
+        if "task" in work:
+            self._finish(work["task"], facts)
+            return []
+        name, stage = work["family"], work["stage"]
+        done = self._done[name, stage]
+        done[work["part"]] = facts
+        if len(done) < len(self._step(name, stage)):
+            return []
+        family, recipe = FAMILIES[name], self._recipe(name)
+        bundles = [bundle_of_stage(family, stage, recipe, part) for part in sorted(done)]
+        step = family.stages(recipe)[stage].name
+        summed = sum_up(_scratch(self._job), name, step, bundles, [done[part] for part in sorted(done)])
+        _merge(self._drops, summed["drops"])
+        return self._step(name, stage + 1)
+
+    def _step(self, name: str, stage: int) -> list[Work]:
+        """The parts of a stage, or after the last one the tasks."""
+        stages = FAMILIES[name].stages(self._recipe(name))
+        if stage == len(stages):
+            return [{"task": task} for task in self._tasks if FAMILY_OF[task] == name]
+        parts = range(self._job.parts) if stages[stage].kind == "each" else (-1,)
+        return [{"family": name, "stage": stage, "part": part} for part in parts]
+
+    def _recipe(self, name: str) -> Recipe:
+        return self._job.recipes[FAMILIES[name].tasks[0]]
+
+    def _finish(self, task: str, facts: dict[str, Any]) -> None:
+        whole = self._drops.setdefault(task, {})
+        _merge({task: whole}, {task: facts.pop("drops")})
+        facts["dropped"] = {
             step: dict(sorted(counts.items())) for step, counts in whole.items() if any(counts.values())
         }
-        outcome.tasks[task] = facts_of
-        on_task(task, facts_of)
-    return outcome
+        self._outcome.tasks[task] = facts
+        self._on_task(task, facts)
 
 
 def _scatter(job: Job, crew: Crew, max_bad_share: float, outcome: Outcome, drops: Drops) -> list[str]:
