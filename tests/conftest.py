@@ -71,11 +71,14 @@ def s3(aws: str) -> str:
 
 @pytest.fixture
 def web() -> Iterator[Callable[..., str]]:
-    """Serves folders over http on this machine: `web(folder)` is the address; `ranges=False` for a server without."""
+    """Serves folders over http on this machine: `web(folder)` is the address.
+
+    `ranges=False` for a server without them, `head=False` for one that answers 403 to HEAD.
+    """
     servers: list[ThreadingHTTPServer] = []
 
-    def serve(folder: Path, *, ranges: bool = True) -> str:
-        handler = partial(FolderServer, folder=folder, ranges=ranges)
+    def serve(folder: Path, *, ranges: bool = True, head: bool = True) -> str:
+        handler = partial(FolderServer, folder=folder, ranges=ranges, head=head)
         servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
         Thread(target=servers[-1].serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_port}"
@@ -92,12 +95,15 @@ class FolderServer(BaseHTTPRequestHandler):
     fails = 0
     cut = 0
 
-    def __init__(self, *arguments: object, folder: Path, ranges: bool) -> None:
-        self.folder, self.ranges = folder, ranges
+    def __init__(self, *arguments: object, folder: Path, ranges: bool, head: bool) -> None:
+        self.folder, self.ranges, self.head = folder, ranges, head
         super().__init__(*arguments)  # type: ignore[arg-type]
 
     def do_HEAD(self) -> None:
-        self.answer(body=False)
+        if self.head:
+            self.answer(body=False)
+        else:
+            self.send_error(403)
 
     def do_GET(self) -> None:
         self.answer(body=True)
@@ -111,11 +117,15 @@ class FolderServer(BaseHTTPRequestHandler):
         if not path.is_file():
             self.send_error(404)
             return
-        data, wanted = path.read_bytes(), self.headers.get("Range")
-        if self.ranges and wanted:
+        data, wanted = path.read_bytes(), self.headers.get("Range") if self.ranges else None
+        if wanted and not data:
+            self.send_error(416)
+            return
+        self.send_response(206 if wanted else 200)
+        if wanted:
             first, last = wanted.removeprefix("bytes=").split("-")
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
             data = data[int(first) : int(last) + 1]
-        self.send_response(206 if self.ranges and wanted else 200)
         self.send_header("Content-Length", str(len(data)))
         if self.ranges:
             self.send_header("Accept-Ranges", "bytes")

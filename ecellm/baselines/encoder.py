@@ -192,9 +192,9 @@ class _Finder:
         samples = []
         for row in train:
             name, text, _ = _text(row)
-            wanted = sorted(views.wanted_values(row), key=lambda pair: text.find(pair[0]))
-            places = [text.find(value) for value, _ in wanted if value and value in text]
-            samples.append((name, text, (places[0], places[0] + len(wanted[0][0])) if places else None))
+            values = [value for value, _ in views.wanted_values(row) if value and value in text]
+            places = sorted((text.find(value), text.find(value) + len(value)) for value in values)
+            samples.append((name, text, places[0] if places else None))
 
         def loss(batch: Sequence[Any]) -> Tensor:
             inputs = self.model.read([(name, text) for name, text, _ in batch], return_offsets_mapping=True)

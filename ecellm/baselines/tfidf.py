@@ -7,6 +7,7 @@ candidate by candidate, attribute values span by span. Every choice of a thresho
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,19 +141,19 @@ class _SpanModel:
         from sklearn.feature_extraction.text import HashingVectorizer
 
         self._hash: Any = HashingVectorizer(analyzer=lambda found: found, n_features=2**18, alternate_sign=False)
-        self._known: dict[str, set[str]] = {}
+        self._known: Counter[tuple[str, str]] = Counter()
+        """(attribute, value) -> rows whose answer it is."""
         for row in rows:
-            for value, _ in views.wanted_values(row):
-                self._known.setdefault(views.attribute(row), set()).add(value)
+            self._known.update((views.attribute(row), value) for value in _values(row))
         draw = np.random.default_rng(seed)
         seen, right = [], []
         for row in rows:
-            wanted = {value for value, _ in views.wanted_values(row)}
+            wanted = _values(row)
             found = views.spans(row)
             wrong = [span for span in found if span.value not in wanted]
             kept: Any = draw.choice(len(wrong), min(len(wrong), _MOST_NEGATIVES), replace=False) if wrong else []
             for span in [*(span for span in found if span.value in wanted), *(wrong[i] for i in kept)]:
-                seen.append(self._features(span, views.attribute(row), leave_out=span.value in wanted))
+                seen.append(self._features(span, views.attribute(row), own=int(span.value in wanted)))
                 right.append(span.value in wanted)
         self._model: Any = None
         if any(right) and not all(right):
@@ -168,17 +169,21 @@ class _SpanModel:
         value = found[top].value
         return float(sure[top]), value, tuple(span.source for span in found if span.value == value)
 
-    def _features(self, span: views.Span, name: str, leave_out: bool = False) -> list[str]:
-        """Marks of a span, alone and together with the attribute. `leave_out`: it may be known from this row alone."""
+    def _features(self, span: views.Span, name: str, own: int = 0) -> list[str]:
+        """Marks of a span, alone and together with the attribute; it is known where rows beside its `own` have it."""
         parts = span.value.split()
         marks = [
             f"value {span.value}", f"words {len(parts)}", f"shape {_shape(span.value)}", f"before {span.before}",
             f"after {span.after}", f"source {span.source}", f"place {min(span.place, 4)}", f"first {parts[0]}",
             f"last {parts[-1]}", *(f"word {part}" for part in parts),
         ]  # fmt: skip
-        if span.value in self._known.get(name, ()) and not leave_out:
+        if self._known[name, span.value] > own:
             marks.append("known")
         return [*marks, *(f"{mark} of {name}" for mark in marks)]
+
+
+def _values(row: Row) -> set[str]:
+    return {value for value, _ in views.wanted_values(row)}
 
 
 def _shape(text: str) -> str:

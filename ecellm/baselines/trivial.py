@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from ecellm.baselines.inputs import Rule, absent, document, fields, letters, targets
 from ecellm.records import Row
+from ecellm.tasks import registry
 from ecellm.tasks.base import Task
 
 
@@ -26,9 +27,11 @@ def _draw(row: Row, seed: int) -> random.Random:
 
 
 def _most_common(train: Sequence[Row], test: Sequence[Row], seed: int) -> list[str]:
-    counts = Counter(row.output for row in train or test)
-    best = min(counts, key=lambda text: (-counts[text], text)) if counts else ""
-    return [best] * len(test)
+    """The commonest training answer; without any, a row's first option, or nothing: gold is not looked at."""
+    counts = Counter(row.output for row in train)
+    if not counts:
+        return [next(iter(registry.task(row.task).options(row)), "") for row in test]
+    return [min(counts, key=lambda text: (-counts[text], text))] * len(test)
 
 
 def _constant(text: str) -> Rule:

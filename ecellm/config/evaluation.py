@@ -16,6 +16,8 @@ Engine = Literal["transformers", "vllm", "openai"]
 System = Literal[
     "tuned", "untuned", "few_shot", "trivial", "lexical", "tfidf", "encoder", "recommender"
 ]  # fmt: skip
+CLOSER = ("choice", "constrained")
+"""Decodings that look into the model, which only the engine `transformers` can."""
 MODELS: tuple[System, ...] = ("tuned", "untuned", "few_shot")
 """Systems that are this run's own model in some form."""
 
@@ -38,7 +40,8 @@ class Endpoint(Section):
     tokens_per_minute: int = Field(default=0, ge=0)
     """Estimated prompt and answer tokens; 0: no limit of ours."""
     attempts: Count = 6
-    """Tries of one request before the evaluation stops; answers until then are kept."""
+    """Tries of one request before the evaluation stops; answers until then are kept. Being told to slow down is no
+    try, and a request of which every reply is malformed counts as a failure of its row."""
     timeout_s: Count = 120
     """Longest wait for one reply, in seconds."""
     usd_per_million_prompt: float = Field(default=0.0, ge=0)

@@ -35,7 +35,8 @@ class Mends(BaseModel):
     keep_direction: bool | None = None
     """PRP: the stated direction stays: who buys a camera buys a card, and not the other way round (P10)."""
     each_link: bool | None = None
-    """PRP: a linked product without a title costs its own link, not all of the item's (P11)."""
+    """PRP: a linked product without a title costs its own link, not all of the item's, and similar products are found
+    whatever stands between "asin" and the id (P11)."""
     whole_files: bool | None = None
     """SA: reviews of the whole file, not of its first 200,000 lines, which know few products (P13)."""
     latest_items: bool | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
-from ecellm.config.evaluation import MODELS, System
+from ecellm.config.evaluation import CLOSER, MODELS, System
 from ecellm.config.mends import TEXT_ONLY
 from ecellm.config.schema import Run
 from ecellm.records import SETTINGS
@@ -198,13 +198,15 @@ def decodings_fit(run: Run) -> Iterator[Fault]:
     asked = (run.evaluate.decoding, *run.evaluate.also)
     if len(set(asked)) < len(asked):
         yield Fault("evaluate.also", ", ".join(run.evaluate.also), "each decoding once, evaluate.decoding left out")
-    closer = [name for name in asked if name in ("choice", "constrained")]
     engines = {model.engine for model in run.evaluate.models}
     if set(run.evaluate.systems) & set(MODELS):
         engines.add(run.evaluate.engine)
-    for engine in sorted(engines - {"transformers"}):
-        if closer:
-            yield Fault("evaluate.decoding", f"{closer[0]} with the engine {engine}", "greedy or paper")
+    others = sorted(engines - {"transformers"})
+    if run.evaluate.decoding in CLOSER and others:
+        yield Fault("evaluate.decoding", f"{run.evaluate.decoding} with the engine {others[0]}", "greedy or paper")
+    if others and set(CLOSER) & set(run.evaluate.also) and "transformers" not in engines:
+        also = ", ".join(run.evaluate.also)
+        yield Fault("evaluate.also", f"{also} with the engine {others[0]} alone", "paper, or none")
 
 
 RULES: tuple[Callable[[Run], Iterator[Fault]], ...] = (

@@ -32,7 +32,7 @@ from ecellm.stage import fingerprint, is_complete, marker, publish
 from ecellm.storage.base import Storage, is_remote, join
 from ecellm.storage.open import open_storage
 
-VERSION = 2
+VERSION = 3
 """Raise it when a builder's output changes, so that old rows are built again."""
 SMALL_BYTES = 96 << 20
 """Raw bytes that are built in this process unless `build.workers` says otherwise: Ray would take longer to start."""
@@ -73,8 +73,10 @@ def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw
     """Every task's part of the card; those that were complete are not built again."""
     marks: dict[str, str] = {}
     for task in run.build.tasks:
-        mine = [one.identity() for one in raw if one.serves(task)]
-        marks[task] = fingerprint("task", VERSION, task, recipes[task], mine)
+        # Tasks of a family share their splits, so what one of them has changes the others.
+        kin = _kin(run, task)
+        mine = [one.identity() for one in raw if any(one.serves(other) for other in kin)]
+        marks[task] = fingerprint("task", VERSION, task, [recipes[other] for other in kin], mine)
     done: dict[str, Any] = {}
     for task in run.build.tasks:
         folder = join(FOLDER, "tasks", task)
@@ -101,7 +103,8 @@ def _build(
     run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], whole: str, missing: list[str],
     marks: dict[str, str],
 ) -> Outcome:  # fmt: skip
-    feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in missing)])
+    kin = {other for task in missing for other in _kin(run, task)}
+    feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in kin)])
     total = sum(one.unpacked for one in raw)
     parts, piece_bytes = Job.sizes(total)
     small = total < SMALL_BYTES if run.build.workers == 0 else run.build.workers == 1
@@ -126,6 +129,11 @@ def _build(
         outcome = run_waves(job, there, missing, run.sources.max_bad_share, on_task, tallies)
     scratch.clear()
     return outcome
+
+
+def _kin(run: Run, task: str) -> list[str]:
+    """The tasks of this build that are of one family with a task, itself among them."""
+    return [other for other in run.build.tasks if FAMILY_OF[other] == FAMILY_OF[task]]
 
 
 def _scratch(run: Run, storage: Storage, name: str) -> Scratch:

@@ -14,7 +14,7 @@ from typing import Any
 from ecellm.config.mends import reasons
 from ecellm.config.schema import Run
 from ecellm.ecinstruct.choose import QUALITY
-from ecellm.ecinstruct.leaks import broken
+from ecellm.ecinstruct.leaks import RECUR, broken
 from ecellm.ecinstruct.recipe import Recipe
 from ecellm.records import KINDS, SPLITS
 from ecellm.tasks.registry import TASKS
@@ -41,7 +41,7 @@ def card(
     """card.json. `made_up` marks rows that no shop ever had."""
     why = reasons()
     told = {task: whole_task(facts) for task, facts in tasks.items()}
-    leaks = {task: found for task, facts in told.items() if (found := broken(facts["leaks"]))}
+    leaks = {task: found for task, facts in told.items() if (found := broken(task, facts["leaks"]))}
     said = {
         "made_up": made_up,
         "seed": run.seed,
@@ -98,6 +98,7 @@ def data_card(card_json: bytes) -> bytes:
         names=names,
         settings=settings,
         size=size,
+        recur=[task for task in names if task in RECUR],
         files=lambda card: dict(sorted(_once(card["tasks"]).items())),
     )
     return page.encode()

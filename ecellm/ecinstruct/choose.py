@@ -98,7 +98,10 @@ class _Draw:
         self.desk.drop(MORE, pool, sum(there.values()) - sum(judged.values()), self.task)
 
     def _walk(self, pool: str, places: dict[str, int], judged: dict[str, int], done: set[tuple[int, str]]) -> None:
-        """Take candidates until every class has its places, or there are no more."""
+        """Take candidates until every class has its places, or there are no more.
+
+        Of candidates that read the same, those that come when their class has its places were not needed.
+        """
         for (key, text), group in groupby(self._stream(pool), key=lambda one: (one.key, one.input)):
             if not any(places.values()):
                 return
@@ -110,14 +113,17 @@ class _Draw:
             for one in members:
                 judged[one.klass] = judged.get(one.klass, 0) + 1
             for one in self._unlike(members, pool):
+                name = one.klass if one.klass in places else ""
+                if not places.get(name, 0):
+                    self.desk.drop(MORE, pool, 1, self.task)
+                    continue
                 finished = _finished(self.desk, one)
                 reason = self._reason(finished, pool) if finished is not None else "too few items to choose from"
                 if reason:
                     self.desk.drop(reason, pool, 1, self.task)
                 elif finished is not None:
                     self.chosen.pools[pool].append(finished)
-                    name = one.klass if one.klass in places else ""
-                    places[name] = max(0, places[name] - 1)
+                    places[name] -= 1
 
     def _stream(self, pool: str) -> Iterator[Candidate]:
         admit = self.desk.family.admit

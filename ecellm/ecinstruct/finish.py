@@ -48,7 +48,7 @@ def finish_task(job: Job, task: str) -> dict[str, Any]:
         "candidates": sum(offered.values()),
         "rows": rows,
         "labels": {pool: found for pool in POOLS if (found := _labels(chosen, pool))},
-        "leaks": shared(chosen),
+        "leaks": shared(task, chosen),
         "drops": desk.drops[task],
     }  # fmt: skip
     if task == "AG":

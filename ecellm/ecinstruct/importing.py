@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
+from collections.abc import Iterable
+from importlib.resources import files
+from itertools import chain, islice
 from typing import Any
 
 from ecellm import console
 from ecellm.config.schema import TASK_IDS, Run
-from ecellm.ecinstruct.published import BATCH, is_dataset, rows_of
+from ecellm.ecinstruct.published import BATCH, Published, find
 from ecellm.ecinstruct.recipe import NO_OOD
 from ecellm.records import KINDS, SPLITS, Row
-from ecellm.rows import row_files, write_rows
-from ecellm.sources.opening import digest_of, exists
-from ecellm.sources.web import is_web
-from ecellm.stage import fingerprint, is_complete, marker, publish
-from ecellm.storage.base import Storage, is_remote, join
+from ecellm.rows import write_rows
+from ecellm.stage import clear, fingerprint, is_complete, marker, publish
+from ecellm.storage.base import Storage, join
+from ecellm.tasks.registry import TASKS
 from ecellm.tasks.registry import task as find_task
 
-VERSION = 2
+VERSION = 3
 FOLDER = "rows"
 PM_SIZES = {"train": 2022, "val": 253, "test": 253}
 SIZES = {"train": 10_000, "val": 1_000, "test": 1_000}
 SHOWN = 8
 """Differences that are told to the person; the card has all."""
+LICENCE = "CC BY 4.0, and for each subset the licence of its source"
 Counts = Counter[tuple[str, str, str]]
 
 
@@ -55,33 +57,28 @@ def differences(found: Counts) -> list[str]:
 
 
 def import_published(run: Run, storage: Storage) -> dict[str, Any]:
-    """Write OUT/rows from `sources.published` in batches of bounded size. Returns the marker's facts."""
-    location = run.sources.published
-    if (
-        not is_remote(location)
-        and not is_web(location)
-        and not os.path.isabs(location)
-        and not os.path.exists(location)
-    ):
-        beside = join(run.sources.root, location)
-        location = beside if exists(beside, run.storage) else location
-    digest = location if is_dataset(location) else digest_of(location, run.storage)
-    labels = f"{location.rpartition('/')[0] or '.'}/label.json"
-    if not is_dataset(location) and not is_web(location) and exists(labels, run.storage):
-        digest += digest_of(labels, run.storage)
-    whole = fingerprint("published", VERSION, digest)
-    if is_complete(storage, FOLDER, whole):
+    """Write OUT/rows from `sources.published` in batches of bounded size. Returns the marker's facts.
+
+    Whatever was there goes first, with the marks of tasks that were built: no row of a build stays among these.
+    """
+    published = find(run.sources.published, run.sources.root, run.storage)
+    digest, labels = published.digests()
+    whole = fingerprint("published", VERSION, published.name, digest, labels)
+    there = marker(storage, FOLDER) or {}
+    unasked = not published.files and not published.revision  # the hub is out of reach: what came from it stays
+    if is_complete(storage, FOLDER, whole) or (unasked and there.get("published") == published.name):
         console.console.print("  rows are complete for these inputs: skipped")
-        return dict(marker(storage, FOLDER) or {})
-    storage.delete(join(FOLDER, "COMPLETE"))
-    for split in SPLITS:
-        for key in row_files(storage, FOLDER, split):
-            storage.delete(key)
-    counts = _copy(run, storage, location)
-    data = _card(run, location, digest, counts, whole)
+        return there
+    rows = published.rows()
+    first = list(islice(rows, 1))  # what cannot be read at all leaves the rows that are there
+    clear(storage, FOLDER)
+    counts = _copy(storage, chain(first, rows))
+    data = _card(run, published, digest, counts, whole)
     storage.write(join(FOLDER, "card.json"), data)
+    storage.write(join(FOLDER, "README.md"), data_card(data))
     _tell(counts)
-    publish(storage, FOLDER, whole, rows=sum(counts.values()), card_sha256=hashlib.sha256(data).hexdigest())
+    publish(storage, FOLDER, whole, published=published.name, rows=sum(counts.values()),
+            card_sha256=hashlib.sha256(data).hexdigest())  # fmt: skip
     return dict(marker(storage, FOLDER) or {})
 
 
@@ -96,11 +93,10 @@ def _tell(counts: Counts) -> None:
             console.note(f"  {line}")
 
 
-def _card(run: Run, location: str, digest: str, counts: Counts, whole: str) -> bytes:
+def _card(run: Run, published: Published, digest: str, counts: Counts, whole: str) -> bytes:
     tasks: dict[str, Any] = {}
     for (task, split, setting), n in sorted(counts.items()):
         tasks.setdefault(task, {"rows": {}})["rows"].setdefault(split, {})[setting] = n
-    name = location if is_dataset(location) else os.path.basename(location)
     said = {
         "made_up": False,
         "seed": run.seed,
@@ -110,14 +106,30 @@ def _card(run: Run, location: str, digest: str, counts: Counts, whole: str) -> b
         "published_rows": sum(expected_counts().values()),
         "differences_from_published": differences(counts),
         "sources": [
-            {"source": f"published:{name}", "format": "published", "sha256": digest[:64], "licence": "CC BY 4.0"}
+            {"source": f"published:{published.name}", "format": "published", "sha256": digest, "licence": LICENCE}
         ],
         "tasks": tasks,
     }
     return (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _copy(run: Run, storage: Storage, location: str) -> Counts:
+def data_card(card_json: bytes) -> bytes:
+    """README.md in the form of the Hugging Face hub, as builds have one."""
+    import jinja2
+
+    said = json.loads(card_json)
+    cells = sorted({(split, setting) for facts in said["tasks"].values()
+                    for split, of in facts["rows"].items() for setting in of},
+                   key=lambda cell: (SPLITS.index(cell[0]), cell[1][:3], KINDS.index(cell[1][4:])))  # fmt: skip
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                                     keep_trailing_newline=True)  # fmt: skip
+    environment.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("\n", " ")
+    text = files("ecellm.ecinstruct").joinpath("imported.md.j2").read_text("utf-8")
+    names = {task: TASKS[task].name for task in said["tasks"]}
+    return environment.from_string(text).render(card=said, names=names, cells=cells).encode()
+
+
+def _copy(storage: Storage, rows: Iterable[Row]) -> Counts:
     waiting: dict[str, list[Row]] = {split: [] for split in SPLITS}
     parts, counts = Counter[str](), Counter[tuple[str, str, str]]()
 
@@ -126,7 +138,7 @@ def _copy(run: Run, storage: Storage, location: str) -> Counts:
         parts[split] += 1
         waiting[split] = []
 
-    for row in rows_of(location, run.storage):
+    for row in rows:
         waiting[row.split].append(row)
         counts[find_task(row.task).id, row.split, row.setting] += 1
         if len(waiting[row.split]) == BATCH:

@@ -10,6 +10,7 @@ drawn from for what is asked; which, is told by hash.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,7 @@ from ecellm.sources.records import CatalogueItem, Match
 
 SPARE, LEAST = 4, 4000
 """Matches that take part for each pair asked, and the least number of them; as many unmatched entries of each side."""
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 ITEMS = pa.schema(
     [
         ("catalogue", pa.string()), ("id", pa.string()), ("title", pa.string()), ("description", pa.string()),
@@ -92,6 +94,8 @@ def build(desk: Desk) -> None:
         if number in found[catalogue]:
             desk.drop("entry whose id was met before")
         found[catalogue].setdefault(number, one)
+    if not desk.recipe.mends.json_text:
+        found = {catalogue: _as_numbers(items) for catalogue, items in found.items()}
     source = " + ".join(sorted({row[6] for row in rows}))
     matches = sorted(desk.rows("matches", 0), key=lambda row: row[3])
     names = list(dict.fromkeys((row[0], row[1]) for row in matches))
@@ -105,6 +109,13 @@ def build(desk: Desk) -> None:
         _paper(desk, source, pairs, set(known), list(amazon.values()), list(google.values()))
     else:
         _sound(desk, source, pairs, set(known), list(amazon.values()), list(google.values()))
+
+
+def _as_numbers(items: dict[str, CatalogueItem]) -> dict[str, CatalogueItem]:
+    """Prices as pandas reads a column in which every one is a number: `49` is `49.0`. Others stay as they are."""
+    if not all(_NUMBER.fullmatch(item.price) for item in items.values() if item.price):
+        return items
+    return {name: item._replace(price=str(float(item.price)) if item.price else None) for name, item in items.items()}
 
 
 def _sound(

@@ -67,7 +67,7 @@ def join(desk: Desk, part: int) -> None:
         titles.setdefault(product, title)
     for product, query, _, *rest in desk.rows("untitled", part):
         title = titles.get(product, "")
-        if title:
+        if title or desk.recipe.paper:  # the authors' left join keeps it, with an empty title
             _keep(desk, (query, title, *rest))
         else:
             desk.drop("judgement of a product without a title", str(rest[1]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -57,11 +57,13 @@ class Raw:
     entry: SourceFile
     files: tuple[tuple[Part, str, int], ...]
     made_up: bool
+    name: str
+    """The end of its path, as much of it as tells it from the others."""
 
     @property
     def label(self) -> str:
         """Format and name, as rows and the card show it."""
-        return label_of(self.entry, os.path.basename(bare(self.entry.path).rstrip("/")), self.made_up)
+        return label_of(self.entry, self.name, self.made_up)
 
     @property
     def size(self) -> int:
@@ -104,6 +106,21 @@ def label_of(entry: SourceFile, name: str, made_up: bool) -> str:
     return f"{entry.format}:{name}" + (" (made up)" if made_up else "")
 
 
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """path -> its last component, or as many of the last ones as tell it from the other paths.
+
+    >>> short_names(["raw/2014/meta.gz", "raw/2018/meta.gz", "raw/2018/reviews.gz"])
+    {'raw/2014/meta.gz': '2014/meta.gz', 'raw/2018/meta.gz': '2018/meta.gz', 'raw/2018/reviews.gz': 'reviews.gz'}
+    """
+    pieces = {path: bare(path).rstrip("/").split("/") for path in paths}
+    found = {}
+    for path, mine in pieces.items():
+        others = [other for other in pieces.values() if other != mine]
+        length = next((n for n in range(1, len(mine)) if all(other[-n:] != mine[-n:] for other in others)), len(mine))
+        found[path] = "/".join(mine[-length:])
+    return found
+
+
 def gather(run: Run, storage: Storage, stack: ExitStack, workers: int) -> list[Raw]:
     """All raw sources: the made-up ones, written now unless they are there, or those that the run file lists."""
     entries = [(entry, run.sources.root) for entry in run.sources.files]
@@ -119,8 +136,9 @@ def gather(run: Run, storage: Storage, stack: ExitStack, workers: int) -> list[R
     with ThreadPoolExecutor(max_workers=min(8, max(1, workers))) as pool:
         digests = dict(zip(places, pool.map(lambda place: digest_of(place, run.storage), places), strict=True))
         sizes = dict(zip(places, pool.map(lambda place: size_of(place, run.storage), places), strict=True))
+    names = short_names(entry.path for entry, _ in entries)
     found = [Raw(entry, tuple((part, digests[part.location], sizes[part.location]) for part in parts),
-                 made_up is not None) for entry, parts in listed]  # fmt: skip
+                 made_up is not None, names[entry.path]) for entry, parts in listed]  # fmt: skip
     return sorted(
         found, key=lambda one: (one.label, one.entry.category, one.entry.domain, one.entry.split, one.entry.tasks)
     )
@@ -149,6 +167,7 @@ def feeds_of(run: Run, raw: Sequence[Raw]) -> list[Feed]:
     """Every raw file once, in an order that knows nothing of the run file's."""
     held = _held(run, raw) if run.build.mends.clean_ood else ()
     found: dict[tuple[object, ...], tuple[SourceFile, Part, str, list[Use]]] = {}
+    names = short_names(part.location for one in raw for part, _, _ in one.files)
     for one in raw:
         entry = one.entry
         mixed = entry.format == "amazonqa"  # one file holds many categories
@@ -161,7 +180,7 @@ def feeds_of(run: Run, raw: Sequence[Raw]) -> list[Feed]:
                 source = entry.model_copy(update={"category": "", "domain": "IND"})
             else:
                 key = (*key, entry.category, entry.domain)
-            label = label_of(entry, part.name, one.made_up)
+            label = label_of(entry, names[part.location], one.made_up)
             found.setdefault(key, (source, part, label, []))[3].append(use)
     ordered = sorted(found.values(), key=lambda feed: (feed[2], feed[1].name, feed[0].category, feed[0].domain))
     return [Feed(number, label, source, part, tuple(sorted(uses, key=lambda use: (use.tasks, use.category))), held)

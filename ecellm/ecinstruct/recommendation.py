@@ -39,7 +39,7 @@ BUYS = pa.schema(
 TEXTS = pa.schema(
     [
         ("product", pa.string()), ("title", pa.string()), ("category", pa.list_(pa.string())), ("brand", pa.string()),
-        ("place", pa.uint64()),
+        ("old", pa.bool_()), ("place", pa.uint64()),
     ]
 )  # fmt: skip
 BOUGHT = pa.schema(
@@ -50,12 +50,15 @@ BOUGHT = pa.schema(
     ]
 )  # fmt: skip
 Event = tuple[Any, ...]
+Bought = tuple[int, str, str]
+"""Time, item text and category of one purchase."""
 
 
 def scatter(desk: Desk, record: Review | Product, at: At) -> None:
     """Purchases and item texts, each to its product's part."""
     if isinstance(record, Product):
-        desk.emit("texts", mark(record.id), record.id, record.title, record.category, record.brand, at.place)
+        desk.emit("texts", mark(record.id), record.id, record.title, record.category, record.brand,
+                  record.old, at.place)  # fmt: skip
     elif at.domain == "HELD":
         desk.drop("category held out by another task")
     else:
@@ -68,11 +71,13 @@ def items(desk: Desk, part: int) -> None:
     found: dict[str, list[Event]] = defaultdict(list)
     for row in desk.rows("texts", part):
         found[row[0]].append(row)
-    texts = {product: item_text(sorted(rows, key=lambda row: row[4]), desk.recipe) for product, rows in found.items()}
+    texts = {product: item_text(sorted(rows, key=lambda row: row[4:]), desk.recipe) for product, rows in found.items()}
+    if desk.recipe.paper:  # what 2014 alone knows was not looked for, what has no text was
+        texts = {product: text for product, text in texts.items() if not all(row[4] for row in found[product])}
     bought: dict[tuple[str, str, str], int] = defaultdict(int)
     for product, user, stars, time, domain, group, source in desk.rows("buys", part):
-        text = texts.get(product, "")
-        if not text:
+        text = texts.get(product)
+        if text is None or (not text and not desk.recipe.paper):
             desk.drop("purchase of an item without metadata")
             continue
         bought[domain, text, group] += 1
@@ -85,7 +90,7 @@ def items(desk: Desk, part: int) -> None:
 
 
 def item_text(rows: list[Event], recipe: Recipe) -> str:
-    """Text of title, first two categories and brand; later records fill the gaps of earlier ones.
+    """Text of title, first two categories and brand; later records, and those of 2014, fill the gaps of earlier ones.
 
     With `clean_text` what the title says already is left out: twenty candidates make a long prompt.
     """
@@ -114,23 +119,28 @@ def users(desk: Desk, part: int) -> None:
             desk.drop("outside the 5-core")
     turns = _turns(desk)
     for (user, _), rows in sorted(of.items()):
-        events = sorted({(row[4], row[1], row[3], row[2]) for row in rows})
-        desk.drop("purchase stated twice", n=len(rows) - len(events))
-        history = _history(events, recipe)
+        group: dict[Event, str] = {}
+        for row in rows:
+            event = (row[4], row[1], row[3], row[2])
+            group[event] = min(row[6], group.get(event, row[6]))
+        desk.drop("purchase stated twice", n=len(rows) - len(group))
+        history = _history(desk, [(event[0], event[3], group[event]) for event in sorted(group)])
         if len(history) < CORE:
             desk.drop("user with fewer than 5 items")
             continue
         source = " + ".join(sorted({row[7] for row in rows}))
-        _offer(desk, user, rows[0][5], rows[0][6], history, source, turns)
+        _offer(desk, user, rows[0][5], history, source, turns)
 
 
-def _history(events: list[Event], recipe: Recipe) -> list[tuple[int, str]]:
-    """(time, item) of the purchases, oldest first, at most 50. Ties in time go by product id."""
-    bought = [(event[0], event[3]) for event in events]
-    if not recipe.mends.latest_items:
-        return bought[:LONGEST]
-    last = {item: i for i, (_, item) in enumerate(bought)}
-    return [pair for i, pair in enumerate(bought) if last[pair[1]] == i][-LONGEST:]
+def _history(desk: Desk, bought: list[Bought]) -> list[Bought]:
+    """The purchases that count, oldest first, at most 50. Ties in time went by product id."""
+    kept = bought
+    if desk.recipe.mends.latest_items:
+        last = {one[1]: i for i, one in enumerate(bought)}
+        kept = [one for i, one in enumerate(bought) if last[one[1]] == i]
+        desk.drop("purchase of an item bought again later", n=len(bought) - len(kept))
+    desk.drop("purchase beyond 50 of a user", n=max(0, len(kept) - LONGEST))
+    return kept[-LONGEST:] if desk.recipe.mends.latest_items else kept[:LONGEST]
 
 
 def _turns(desk: Desk) -> int:
@@ -139,19 +149,18 @@ def _turns(desk: Desk) -> int:
     return max(1, min(LONGEST, -(-SPARE * PURCHASES * desk.recipe.size("train") // max(1, bought))))
 
 
-def _offer(
-    desk: Desk, user: str, domain: str, group: str, history: list[tuple[int, str]], source: str, turns: int
-) -> None:
+def _offer(desk: Desk, user: str, domain: str, history: list[Bought], source: str, turns: int) -> None:
     recipe, last = desk.recipe, len(history) - 1
     if recipe.paper:
+        group = history[last][2]  # a user of each category is a user of its own
         key = mark(f"{group}\x1f{user}")
         of_pool = {"test": last, "val": last - 1, "train": last - 2} if domain != "OOD" else {"ood": last}
         for pool, end in of_pool.items():
-            _put(desk, pool, user, domain, group, history, end, source, key)
+            _put(desk, pool, user, domain, history, end, source, key)
         desk.stand("SR", domain, group, key)
         return
     if domain == "OOD":
-        _put(desk, "ood", user, domain, group, history, last, source)
+        _put(desk, "ood", user, domain, history, last, source)
         return
     split = by_hash(desk.seed, "SR", user, recipe.shares)
     ends = [last]
@@ -166,7 +175,7 @@ def _offer(
         pool = split
         if not recipe.mends.disjoint_splits:
             pool = by_hash(desk.seed, "SR", f"{user} {end}", recipe.shares)
-        _put(desk, pool, user, domain, group, history, end, source)
+        _put(desk, pool, user, domain, history, end, source)
 
 
 def _period(desk: Desk, time: int) -> str:
@@ -187,11 +196,11 @@ def _period(desk: Desk, time: int) -> str:
 
 
 def _put(
-    desk: Desk, pool: str, user: str, domain: str, group: str, history: list[tuple[int, str]], end: int, source: str,
-    key: int | None = None,
+    desk: Desk, pool: str, user: str, domain: str, history: list[Bought], end: int, source: str, key: int | None = None
 ) -> None:  # fmt: skip
-    """A history that waits to be drawn: its items and where it ends, without candidates."""
-    waiting = json.dumps([[item for _, item in history], end])
+    """A history that waits to be drawn: its items, where it ends and the target's category, without candidates."""
+    group = history[end][2]
+    waiting = json.dumps([[item for _, item, _ in history], end])
     one = Sample(task="SR", input=waiting, output="", entities=("user:" + user,), source=source,
                  slot=f"{domain}\x1f{group}\x1f{user}")  # fmt: skip
     desk.offer(pool, one, order(desk.seed, "SR", f"{user}\x1f{end}\x1f{group}") if key is None else key)

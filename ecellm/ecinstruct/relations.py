@@ -55,17 +55,20 @@ NODES = pa.schema([("node", pa.uint64()), ("split", pa.string())])
 def scatter(desk: Desk, product: Product, at: At) -> None:
     """A product's title to its own part, its links to the parts of the products that they name.
 
-    A title has a mark, made once: titles that read the same, case aside, are one product.
+    A title has a mark, made once: titles that read the same, case aside, are one product; in `paper` equal ones are.
     """
     title = cleaning.clean_title(product.title) if desk.recipe.mends.clean_text else product.title
-    own, name = mark(cleaning.key(title)), f"{at.group}\x1f{product.id}"
+    same = title if desk.recipe.paper else cleaning.key(title)
+    own, name = mark(same), f"{at.group}\x1f{product.id}"
     desk.emit("titles", mark(name), name, title, own)
     if at.domain == "HELD":
         desk.drop("category held out by another task")
         return
     for relation, letter in RELATIONS.items():
-        for other in getattr(product, relation):
+        wide = relation != "similar" or desk.recipe.mends.each_link
+        for other in getattr(product, relation) if wide else product.similar_plain:
             if other == product.id:
+                desk.drop("link of a product to itself")
                 continue
             if not title:
                 desk.drop(UNKNOWN)

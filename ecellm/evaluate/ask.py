@@ -10,19 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.console import console, note, progress
-from ecellm.errors import Stopped
 from ecellm.evaluate.engines.base import Facts
-from ecellm.evaluate.engines.endpoint import dollars
+from ecellm.evaluate.engines.budget import dollars
 from ecellm.evaluate.gather import Gather
 from ecellm.evaluate.holder import Holder
-from ecellm.evaluate.log import Answer, read_log
+from ecellm.evaluate.log import UNANSWERED, Answer, read_log
 from ecellm.evaluate.plan import Unit, cost, saved_share, units
 from ecellm.evaluate.pool import answer_all
 from ecellm.evaluate.requests import Asked, Request, request
@@ -46,7 +45,17 @@ class Talk:
     asked: dict[str, dict[tuple[str, str], list[Asked]]] = field(default_factory=dict)
     """By system, then as the rows are grouped."""
     gather: Gather | None = None
+    unanswered: list[Answer] = field(default_factory=list)
+    """Bills of an endpoint's tries that led to no answer."""
     seconds: float = 0.0
+
+    def take(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Keep answers, and bills of what has none. Returns the answers."""
+        assert self.gather is not None
+        came = [answer for answer in answers if answer.finish_reason != UNANSWERED]
+        self.gather.add(came)
+        self.unanswered += [answer for answer in answers if answer.finish_reason == UNANSWERED]
+        return came
 
     def missing(self) -> list[Request]:
         """Requests that nobody has answered yet."""
@@ -67,7 +76,7 @@ def ask(
     for name, talk in talks.items():
         known = read_log(answers_storage(run), log_folder(talk.voice, run))
         talk.gather = Gather(talk.requests)
-        talk.gather.add(known[key] for key in talk.requests if key in known)
+        talk.take([answer for key, answer in known.items() if key.partition("/")[0] in talk.requests])
         here.extend(units(name, talk.missing(), workers))
         note(_plan(name, talk))
     done: dict[str, Facts] = {}
@@ -78,9 +87,8 @@ def ask(
         def keep(name: str, answers: Sequence[Answer]) -> None:
             with lock:
                 talk = talks[name]
-                assert talk.gather is not None
-                talk.gather.add(answers)
-                tick(len(answers), sum(cost(talk.requests[answer.key]) for answer in answers))
+                came = talk.take(answers)
+                tick(len(came), sum(cost(talk.requests[answer.key]) for answer in came))
 
         done = _answered(placed(run), {name: talk.voice for name, talk in talks.items()}, here, keep, stopping)
     found: dict[str, Predictions] = {}
@@ -111,7 +119,7 @@ def questions(run: Run, systems: Sequence[System], groups: Groups) -> dict[str, 
                 mine.setdefault((setting, name), []).append(
                     Asked(
                         setting=setting, task=name, id=row.id, key=one.key, prompt_sha256=one.prompt_sha256,
-                        decoding=decoding,
+                        decoding=decoding, end=system.end,
                     )
                 )  # fmt: skip
     return talks
@@ -130,19 +138,18 @@ def _answered(
     found: dict[str, Facts] = {}
 
     def talk_to(name: str) -> None:
-        holder = Holder(run.model_dump_json(), "")
-        for unit in (unit for unit in here if unit.model == name):
-            for answers in holder.answer(away[name], unit.requests):
-                keep(name, answers)
-                if over.is_set() or stopping():
-                    raise Stopped("evaluation stopped on request", mend="run the same command again")
+        holder = Holder(run.model_dump_json(), "", stopping=lambda: over.is_set() or stopping())
+        requests = tuple(request for unit in here if unit.model == name for request in unit.requests)
+        for answers in holder.answer(away[name], requests):
+            keep(name, answers)
         found[name] = holder.facts()
 
     with ThreadPoolExecutor(max_workers=max(1, len(away))) as threads:
         talks = [threads.submit(talk_to, name) for name in away if any(unit.model == name for unit in here)]
         try:
             found |= answer_all(run, voices, [unit for unit in here if unit.model not in away], keep, stopping)
-        except BaseException:
+            wait(talks)
+        except BaseException:  # Ctrl-C too: what endpoints have under way is still taken in
             over.set()
             raise
         for one in talks:
@@ -167,7 +174,7 @@ def _facts(run: Run, talk: Talk, done: Facts | None) -> dict[str, Any]:
         if done.prompt_tokens:
             found["saved_share"] = round(1 - done.computed_tokens / done.prompt_tokens, 4)
     assert talk.gather is not None
-    bills = [answer.bill for answer in talk.gather.found.values() if answer.bill]
+    bills = [answer.bill for answer in (*talk.gather.found.values(), *talk.unanswered) if answer.bill]
     if bills:
         bill = found["bill"] = {name: sum(bill[name] for bill in bills) for name in bills[0]}
         place = named_model(talk.voice.name, run).endpoint

@@ -13,6 +13,8 @@ from ecellm.records import Row
 from ecellm.tasks.registry import task
 from ecellm.tasks.template import Template
 
+END = "\n\n"
+"""Stands after each example's answer, so a model that has no end of its own writes it after its answer too."""
 Known = Callable[[str], Sequence[Row]]
 """Published task name -> its training rows."""
 
@@ -42,7 +44,7 @@ class Examples:
         of = task(row.task)
         shown = self.of(of.name, wanted) if wanted else []
         for n in range(len(shown), -1, -1):
-            before = "".join(f"{of.render(one, template)}{one.output}\n\n" for one in shown[:n])
+            before = "".join(f"{of.render(one, template)}{one.output}{END}" for one in shown[:n])
             yield before + of.render(row, template)
 
     def _place(self, row: Row) -> bytes:

@@ -49,11 +49,12 @@ class Gather:
 
 
 def _prediction(row: Asked, answer: Answer) -> Prediction:
+    text = answer.text.strip().partition(row.end)[0] if row.end else answer.text
     return Prediction(
         id=row.id,
         prompt_sha256=row.prompt_sha256,
-        text=answer.text,
-        parsed=task(row.task).parse(answer.text),
+        text=text,
+        parsed=task(row.task).parse(text),
         finish_reason=answer.finish_reason,
         tokens=answer.tokens,
         decoding=row.decoding,

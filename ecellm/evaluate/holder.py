@@ -5,7 +5,7 @@ A plain class, so that it can be tried without Ray, and used in the driver for e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ecellm.config.schema import Run
 from ecellm.evaluate.engines.base import Engine, Facts
@@ -22,12 +22,17 @@ system anew each time, every page of it is cleared and mapped again, which took 
 class Holder:
     """Answers units of any voice; loads a voice when it is first asked for and lets the one before it go."""
 
-    def __init__(self, run_json: str, writer: str, code: str = "") -> None:
-        """`code`: digest of the driver's code, where this runs elsewhere. Raises ClusterError where it is another."""
+    def __init__(
+        self, run_json: str, writer: str, code: str = "", stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`code`: digest of the driver's code, where this runs elsewhere. Raises ClusterError where it is another.
+
+        `stopping` is for endpoints, which are asked from the driver; workers are ended by it.
+        """
         if code:
             same_code(code)
         self.run = Run.model_validate_json(run_json)
-        self.writer = writer
+        self.writer, self.stopping = writer, stopping
         self._voice: Voice | None = None
         self._engine: Engine | None = None
         self._parts: dict[str, int] = {}
@@ -60,7 +65,7 @@ class Holder:
             self._engine = None  # its memory first
             if voice.engine == "transformers":
                 _settle(self.run.cluster.cpus_per_worker)
-            self._engine, self._voice = open_engine(voice, self.run), voice
+            self._engine, self._voice = open_engine(voice, self.run, self.stopping), voice
         return self._engine
 
 

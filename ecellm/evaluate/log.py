@@ -9,18 +9,24 @@ ignored. It is not the result: `predictions.jsonl` is.
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from ecellm.errors import StorageError
 from ecellm.storage.base import Storage, join
 
 FLUSH_ANSWERS, FLUSH_SECONDS = 256, 1.0
-"""A part is written at the first of these; a kill loses no more than that, and what was under way."""
+"""A part is written at the first of these, whether or not more answers come; a kill loses no more than that, and what
+was under way."""
 MOST_PARTS = 200
 """A log with more is rewritten as one part before it is used."""
+UNANSWERED = "unanswered"
+"""Finish reason of a line that is no answer: the bill of tries that led to none. Its key is the question's and, after
+a slash, chance, so it stands in nobody's way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +44,10 @@ class Answer:
 
 
 class LogWriter:
-    """One writer's parts of the log in `folder`. `clock` gives seconds; tests put their own there."""
+    """One writer's parts of the log in `folder`. `clock` gives seconds; tests put their own there.
+
+    What is due while its user waits for the next answer is written by a thread; the user is told at its next call.
+    """
 
     def __init__(
         self, storage: Storage, folder: str, writer: str = "", clock: Callable[[], float] = time.monotonic
@@ -47,24 +56,49 @@ class LogWriter:
         self.writer = writer or uuid.uuid4().hex[:12]
         self.pending: list[Answer] = []
         self.flushed, self.number = clock(), 0
+        self._untold: list[Answer] = []
+        self._lock = threading.Lock()
+        self._later: threading.Timer | None = None
 
     def add(self, answers: Sequence[Answer]) -> list[Answer]:
         """Keep answers. Returns those that are on storage now and were not told of yet: none until a part is due."""
-        if not self.pending:
-            self.flushed = self.clock()
-        self.pending.extend(answers)
-        due = len(self.pending) >= FLUSH_ANSWERS or self.clock() - self.flushed >= FLUSH_SECONDS
-        return self.flush() if due else []
+        with self._lock:
+            if not self.pending:
+                self.flushed = self.clock()
+            self.pending.extend(answers)
+            if len(self.pending) >= FLUSH_ANSWERS or self.clock() - self.flushed >= FLUSH_SECONDS:
+                self._write()
+            elif self.pending and self._later is None:
+                self._later = threading.Timer(FLUSH_SECONDS, self._overdue)
+                self._later.daemon = True
+                self._later.start()
+            return self._tell()
 
     def flush(self) -> list[Answer]:
-        """Write what is pending as the next part, and return it. Raises StorageError."""
+        """Write what is pending as the next part, and return what was not told of yet. Raises StorageError."""
+        with self._lock:
+            self._write()
+            return self._tell()
+
+    def _overdue(self) -> None:
+        with self._lock, suppress(StorageError):  # what could not be written is pending still: the next call tells
+            self._write()
+
+    def _write(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if not self.pending:
-            return []
-        written, self.pending = self.pending, []
+            return
+        self.storage.write(_part(self.folder, self.writer, self.number + 1), _lines(self.pending))
         self.number += 1
-        self.storage.write(_part(self.folder, self.writer, self.number), _lines(written))
+        self._untold += self.pending
+        self.pending = []
         self.flushed = self.clock()
-        return written
+
+    def _tell(self) -> list[Answer]:
+        told, self._untold = self._untold, []
+        return told
 
 
 def read_log(storage: Storage, folder: str, writer: str = "") -> dict[str, Answer]:

@@ -18,12 +18,13 @@ from typing import Any
 
 from ecellm.config.schema import Run
 from ecellm.console import note
-from ecellm.errors import ClusterError, EcellmError, Stopped
+from ecellm.errors import ClusterError, EcellmError
 from ecellm.evaluate.engines.base import Facts
 from ecellm.evaluate.holder import MEMORY_KEPT, Holder
 from ecellm.evaluate.log import Answer, read_log
 from ecellm.evaluate.plan import Unit
 from ecellm.evaluate.requests import Request
+from ecellm.evaluate.stopping import stopped
 from ecellm.evaluate.voices import Voice, answers_storage, log_folder
 from ecellm.evaluate.waiting import Queue
 from ecellm.nodes import code_digest
@@ -138,10 +139,7 @@ class Pool:
         """Work until the queue is empty and everything is answered."""
         while len(self.queue) or any(worker.unit for worker in self.workers):
             if stopping():
-                raise Stopped(
-                    "evaluation stopped on request", found="answers so far are kept",
-                    mend="run the same command again: it asks only what is missing",
-                )  # fmt: skip
+                raise stopped()
             self._grow()
             self._move()
             waiting = {self._waits_for(worker): worker for worker in self.workers if worker.ready or worker.stream}
@@ -209,13 +207,15 @@ class Pool:
                 self._finish(worker)
                 return
         except exceptions.RayActorError as fault:
-            cause = _own(fault)
-            if cause is not None:
+            if (cause := _own(fault)) is not None:
                 raise cause from fault
             self._lost(worker, fault)
             return
         except exceptions.RayTaskError as fault:
             raise _own(fault) or _failed(fault) from fault
+        except exceptions.RayError as fault:  # what it had said went with its node
+            self._lost(worker, fault)
+            return
         self._took(worker, answers)
 
     def _took(self, worker: Worker, answers: Sequence[Answer]) -> None:
@@ -249,6 +249,7 @@ class Pool:
 
     def _lost(self, worker: Worker, fault: Exception) -> None:
         """Put what a lost actor had not answered back, and see whether this leads anywhere."""
+        self.ray.kill(worker.actor)  # one that was out of reach only would answer what others are asked now
         self.workers.remove(worker)
         self._grown = -GROW_S
         unit, most = worker.unit, self.run.cluster.max_failures

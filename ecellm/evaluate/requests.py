@@ -56,6 +56,8 @@ class Asked:
     key: str
     prompt_sha256: str
     decoding: str = "greedy"
+    end: str = ""
+    """What ends its answer beside the model's own end token."""
 
 
 def prompt_digest(prompt_ids: Sequence[int]) -> str:
@@ -80,7 +82,7 @@ def request(
     digest = prompt_digest(prompt_ids)
     name = {
         "paper": f"paper/{limit}/{seed}",
-        "choice": f"choice/{'ranked' if form.ranked else 'mean'}/{form.tokens}",
+        "choice": f"choice/{'gain' if form.ranked else 'mean'}/{form.tokens}",
         "constrained": f"constrained/{limit}/{hashlib.sha256(form.grammar.encode()).hexdigest()}",
     }.get(decoding, f"{decoding}/{limit}")
     key = hashlib.sha256(f"{model}\n{digest}\n{name}".encode()).hexdigest()

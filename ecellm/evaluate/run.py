@@ -18,7 +18,7 @@ from ecellm.errors import DataError
 from ecellm.evaluate.ask import Predictions, ask
 from ecellm.evaluate.examples import Examples
 from ecellm.evaluate.rows import Groups, groups_to_test
-from ecellm.evaluate.scores import Judges, Remembered, Scores, items_json, predictions_jsonl, score_task
+from ecellm.evaluate.scores import Judges, Remembered, Scores, as_read, items_json, predictions_jsonl, score_task
 from ecellm.evaluate.stopping import stop_requests
 from ecellm.evaluate.summary import show
 from ecellm.evaluate.systems import System, open_systems
@@ -87,7 +87,7 @@ def _training_rows(run: Run, storage: Storage) -> Callable[[str], list[Row]]:
 def _made_from(run: Run, storage: Storage, systems: list[System]) -> str:
     asked = run.evaluate.model_dump(mode="json", exclude={"workers", "batch_tokens", "batch_rows", "answers"})
     rows = marker(storage, "rows") or {}
-    digests = [(system.name, system.voice.digest) for system in systems]
+    digests = [(system.name, system.voice.digest, system.policy) for system in systems]
     return fingerprint(asked, run.seed, run.prepare.setting, rows.get("fingerprint", ""), digests)
 
 
@@ -116,6 +116,7 @@ def _finish(
     for (setting, name), said in predictions.items():
         folder = f"{home(system) or f'{FOLDER}/'}{setting}/{name}"
         entry, items = score_task(task(name), groups[setting, name], said, judges, family)
+        said = as_read(task(name), groups[setting, name], said, family)
         storage.write(f"{folder}/predictions.jsonl", predictions_jsonl(said))
         storage.write(f"{folder}/items.json", items_json(said, items))
         found.setdefault(setting, {})[name] = entry

@@ -12,7 +12,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,11 @@ class Judges:
     encoder: str = ""
 
 
+def as_read(task: Task, rows: Sequence[Row], said: Sequence[Prediction], family: str = "") -> list[Prediction]:
+    """The predictions with `parsed` as the strict rule reads them: by the options of their rows and the family."""
+    return [replace(one, parsed=task.parse(one.text, row, family)) for one, row in zip(said, rows, strict=True)]
+
+
 def score_task(
     task: Task, rows: Sequence[Row], said: Sequence[Prediction], judges: Judges, family: str = ""
 ) -> tuple[dict[str, Any], Floats]:
@@ -88,29 +93,33 @@ def score_task(
     main = primary(task, strict)
     strict["ci95"] = list(spans.get(main, ()))
     strict["ci95_metrics"] = {metric: list(span) for metric, span in spans.items()}
-    kinds = breakdown.failures(task, texts, [one.finish_reason for one in said], items)
+    parsed = [one.parsed for one in as_read(task, rows, said, family)]
+    kinds = breakdown.failures(task, texts, parsed, [one.finish_reason for one in said], items)
     times = min(judges.resamples, PAPER_RESAMPLES)
     span = bootstrap_paper(task, case, task.primary, resamples=times, seed=judges.seed)
     entry = {
         "strict": _plain(strict),
         "paper": _plain(_named(dict(paper), encoder) | {"ci95": list(span) if math.isfinite(span[0]) else None}),
         "n": len(rows),
-        "n_failed": sum(1 for text in texts if task.parse(text) is None),
+        "n_failed": int(strict["n_invalid"]),
         "primary": main,
         "decoding": ", ".join(name for name, _ in Counter(one.decoding for one in said if one.decoding).most_common()),
         "failures": kinds,
     }
-    return entry | _plain(_taken_apart(task, rows, said, items)), items
+    return entry | _plain(_taken_apart(task, rows, said, items, encoder)), items
 
 
-def _taken_apart(task: Task, rows: Sequence[Row], said: Sequence[Prediction], items: Floats) -> dict[str, Any]:
+def _taken_apart(
+    task: Task, rows: Sequence[Row], said: Sequence[Prediction], items: Floats, encoder: str
+) -> dict[str, Any]:
     """Breakdowns; those that a task does not have are left out."""
     texts, labels = [one.text for one in said], [row.output for row in rows]
     table = breakdown.confusion(task, texts, labels)
+    by_source = breakdown.by_group([row.source for row in rows], items, task.reduce, task.primary)
     found = {
         "confusion": table,
         "by_class": breakdown.by_class(table),
-        "by_source": breakdown.by_group([row.source for row in rows], items, task.reduce, task.primary),
+        "by_source": {source: _named(line, encoder) for source, line in by_source.items()},
         "calibration": breakdown.calibration(task, texts, labels, [one.shares for one in said]),
     }
     if task.kind == "extraction":

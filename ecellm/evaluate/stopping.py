@@ -7,7 +7,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ecellm.errors import Stopped
+
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def stopped() -> Stopped:
+    """What is raised then."""
+    return Stopped(
+        "evaluation stopped on request", found="answers so far are kept",
+        mend="run the same command again: it asks only what is missing",
+    )  # fmt: skip
 
 
 @contextmanager

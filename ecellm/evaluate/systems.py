@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ecellm import prompt
+from ecellm.config.evaluation import CLOSER
 from ecellm.config.schema import Run
 from ecellm.data.encode import Encoder
 from ecellm.errors import CheckpointError
-from ecellm.evaluate.examples import Examples
+from ecellm.evaluate.examples import END, Examples
 from ecellm.evaluate.requests import FREE, Form
 from ecellm.evaluate.voices import BASE, MODEL, Voice, digest_of, folder_of, named_model
 from ecellm.model.load import load_config, load_tokenizer
@@ -36,6 +37,10 @@ class System:
     """Token ids of a row's prompt; for an endpoint the bytes of its text."""
     option: Callable[[str], list[int]] | None
     """Token ids of a possible answer; None: no answers can be scored."""
+    policy: str
+    """How prompts are made of rows, in words that change when it does."""
+    end: str = ""
+    """What ends an answer beside the model's own end token."""
     least_new_tokens: int = 0
     partly: bool = False
     """Only the tasks that its decoding applies to."""
@@ -74,7 +79,7 @@ def open_systems(run: Run, storage: Storage, examples: Examples) -> list[System]
         elif name == "few_shot":
             base = next((one for one in found if one.name == BASE), None) or _own(BASE, run, storage)
             folder = folder_of(BASE, run)
-            found.append(_with_examples(base, name, run, folder, examples))
+            found.append(_with_examples(base, name, run, folder, examples, run.evaluate.shots))
     for model in run.evaluate.models:
         found.append(
             _remote(model.name, run, examples) if model.engine == "openai" else _named(model.name, run, examples)
@@ -85,6 +90,8 @@ def open_systems(run: Run, storage: Storage, examples: Examples) -> list[System]
 def _in_each_decoding(system: System, run: Run) -> Iterator[System]:
     yield replace(system, decoding=run.evaluate.decoding)
     for decoding in run.evaluate.also:
+        if decoding in CLOSER and system.voice.engine != "transformers":
+            continue
         yield replace(system, name=f"{system.name}@{decoding}", decoding=decoding, partly=True)
 
 
@@ -139,12 +146,14 @@ def local_system(
         family="t5" if policy.encoder_decoder else "",
         prompt=encoder.prompt,
         option=option,
+        policy=policy.model_dump_json(),
     )
 
 
-def _with_examples(system: System, name: str, run: Run, folder: str, examples: Examples, shots: int = 0) -> System:
+def _with_examples(system: System, name: str, run: Run, folder: str, examples: Examples, shots: int) -> System:
     """The same voice, with worked examples before each prompt."""
     tokenizer: Any = load_tokenizer(folder, trust_remote_code=run.model.trust_remote_code)
+    eos = tokenizer.eos_token_id if system.family != "t5" else None  # an encoder was trained to see it at the end
     config = load_config(folder, trust_remote_code=run.model.trust_remote_code)
     longest = int(getattr(config, "max_position_embeddings", 0) or run.prepare.max_length)
     template: Template = "mistral" if system.voice.separator == SEPARATOR["mistral"] else "alpaca"
@@ -153,14 +162,15 @@ def _with_examples(system: System, name: str, run: Run, folder: str, examples: E
     def with_examples(row: Row) -> list[int]:
         """As many examples as fit; the last ones go first."""
         room = longest - task(row.task).max_new_tokens
-        for text in examples.prompts(row, shots or run.evaluate.shots, template):
+        for text in examples.prompts(row, shots, template):
             ids: list[int] = tokenizer(text)["input_ids"]
-            ids = ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+            ids = ids[:-1] if ids and ids[-1] == eos else ids
             if len(ids) <= room:
                 return ids
         return plain(row)
 
-    return replace(system, name=name, prompt=with_examples)
+    policy = f"{shots} examples, {longest} tokens, {system.policy}"
+    return replace(system, name=name, prompt=with_examples, policy=policy, end=END)
 
 
 def _remote(name: str, run: Run, examples: Examples) -> System:
@@ -176,6 +186,7 @@ def _remote(name: str, run: Run, examples: Examples) -> System:
         name=name,
         voice=Voice(name=name, digest=digest_of(name, run), separator=SEPARATOR[template], engine="openai"),
         decoding="greedy", family="", prompt=text, option=None, least_new_tokens=named.endpoint.least_new_tokens,
+        policy=f"{named.shots} examples, {template}", end=END if named.shots else "",
     )  # fmt: skip
 
 

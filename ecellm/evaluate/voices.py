@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ecellm.config.evaluation import NamedModel
 from ecellm.config.schema import Run
 from ecellm.errors import ConfigError
 from ecellm.evaluate.engines.base import Engine
-from ecellm.evaluate.log import read_log
+from ecellm.evaluate.log import UNANSWERED, read_log
 from ecellm.model.base import base_folder, base_kind, local_copy
 from ecellm.storage.base import Storage
 from ecellm.storage.open import open_storage
@@ -100,13 +101,13 @@ def log_folder(voice: Voice, run: Run) -> str:
     return f"{ANSWERS}/{voice.name}-{voice.digest[:12]}" if run.evaluate.answers else f"{ANSWERS}/{voice.name}"
 
 
-def open_engine(voice: Voice, run: Run) -> Engine:
-    """The engine of a voice in this process.
+def open_engine(voice: Voice, run: Run, stopping: Callable[[], bool] = lambda: False) -> Engine:
+    """The engine of a voice in this process; an endpoint's looks for a stop itself.
 
     Raises CheckpointError, ConfigError, StorageError where it cannot be had.
     """
     if voice.engine == "openai":
-        return _remote(voice, run)
+        return _remote(voice, run, stopping)
     folder = voice.folder or folder_of(voice.name, run)
     gpu = bool(run.cluster.gpus_per_worker)
     if voice.engine == "vllm":
@@ -126,12 +127,14 @@ def open_engine(voice: Voice, run: Run) -> Engine:
     )  # fmt: skip
 
 
-def _remote(voice: Voice, run: Run) -> Engine:
-    from ecellm.evaluate.engines.endpoint import Remote, dollars
+def _remote(voice: Voice, run: Run, stopping: Callable[[], bool]) -> Engine:
+    from ecellm.evaluate.engines.budget import dollars
+    from ecellm.evaluate.engines.endpoint import MALFORMED, Remote
 
     named = named_model(voice.name, run)
     known = read_log(answers_storage(run), log_folder(voice, run)).values()
+    usable = any(answer.finish_reason not in (MALFORMED, UNANSWERED) for answer in known)
     bills = [answer.bill for answer in known if answer.bill]
     spent = sum(dollars(named.endpoint, bill["prompt_tokens"], bill["answer_tokens"]) for bill in bills)
     key = os.environ.get(named.endpoint.key_variable, "")
-    return Remote(named, key, spent=spent, separator=voice.separator)
+    return Remote(named, key, spent=spent, usable=usable, separator=voice.separator, stopping=stopping)

@@ -61,9 +61,11 @@ def _groups(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[tuple[str,
         for group, line in (entry.get("by_class") or {}).items()
     ]
     sources = [
-        (name, group, (_text(line["n"]), next((_text(value) for key, value in line.items() if key != "n"), "–")))
+        (name, group, (_text(line["n"]), _text(value), str(entry.get("primary", key))))
         for name, entry in tables
         for group, line in (entry.get("by_source") or {}).items()
+        for key, value in line.items()
+        if key != "n"
     ]
     kinds = list(dict.fromkeys(kind for _, entry in tables for kind in entry.get("failures") or {}))
     failed = [
@@ -73,7 +75,7 @@ def _groups(tables: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[tuple[str,
     ]
     found = (
         ("By class, for extraction by attribute", Groups(("precision", "recall", "f1"), tuple(classes))),
-        ("By source", Groups(("primary metric",), tuple(sources))),
+        ("By source", Groups(("figure", "metric"), tuple(sources))),
         ("Replies that could not be read, by kind", Groups(tuple(kinds), tuple(failed))),
     )
     return tuple(one for one in found if one[1].lines)

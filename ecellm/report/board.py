@@ -1,8 +1,9 @@
 """The scoreboard: systems of all runs by tasks, one table for each setting, and which differences are not chance.
 
-The best figure of a column is `best` where it is significantly better than every other (approximate randomisation
-over the same rows); where it is not, it and all figures that it does not clearly beat are `tied`. Figures on other
-rows, or by another metric, are never compared. Rules without a model stand as the best of their family for each task.
+Of a column's figures on the same rows and by the same metric, the best one is `best` where it is significantly better
+than every other (approximate randomisation); where it is not, it and all that it does not clearly beat are `tied`.
+Figures on other rows, or by another metric, are never compared: one that has no equal in both is not marked. Rules
+without a model stand as the best of their family for each task.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from ecellm.report import paper
 from ecellm.report.load import Outcome, items
 from ecellm.tasks.registry import TASKS
-from ecellm.tasks.significance import compare
+from ecellm.tasks.significance import LEVEL, compare
 
 RESAMPLES = 1000
 FAMILIES = {"lexical": "best lexical rule", "trivial": "best trivial rule"}
@@ -33,6 +34,8 @@ class Figure:
     decoding: str = ""
     system: str = ""
     """The system in its run; for a family the rule that was best."""
+    other_metric: str = ""
+    """Its metric, where that is not its column's."""
     best: bool = False
     tied: bool = False
 
@@ -47,6 +50,11 @@ class Row:
     """Which of the runs it is from."""
     decoding: str = ""
 
+    @property
+    def title(self) -> str:
+        """The label, with the decoding where it is not the greedy one."""
+        return self.label if self.decoding in ("", "greedy") else f"{self.label} ({self.decoding})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
@@ -58,7 +66,8 @@ class Board:
     metrics: tuple[str, ...]
     rows: tuple[Row, ...]
     paper: list[tuple[str, list[float | None]]] = field(default_factory=list)
-    """Rows of the paper's own tables, for tasks in this order; on its own data set, diverse instructions only."""
+    """Rows of the paper's own tables, for tasks in this order; on its own data set, diverse instructions only. None
+    where the paper has no figure, or the column is of another metric than the paper's."""
 
 
 def boards(outcomes: Sequence[Outcome]) -> list[Board]:
@@ -84,14 +93,25 @@ def _board(outcomes: Sequence[Outcome], setting: str) -> Board:
     columns = [_marked([row.cells[i] for row in rows], [row.run for row in rows], outcomes, setting, name)
                for i, name in enumerate(tasks)]  # fmt: skip
     rows = [replace(row, cells=tuple(column[k] for column in columns)) for k, row in enumerate(rows)]
+    metrics = tuple(_metric(column) for column in columns)
     return Board(
         setting=setting,
         domain="in domain" if setting.startswith("IND") else "out of domain",
         tasks=tasks,
-        metrics=tuple(_metric(column) for column in columns),
+        metrics=metrics,
         rows=tuple(rows),
-        paper=paper.primary_rows(setting[:3], list(tasks)) if setting[4:] == paper.INSTRUCTIONS else [],
+        paper=_paper(setting, tasks, metrics) if setting[4:] == paper.INSTRUCTIONS else [],
     )
+
+
+def _paper(setting: str, tasks: Sequence[str], metrics: Sequence[str]) -> list[tuple[str, list[float | None]]]:
+    """The paper's rows, without figures that would stand under another encoder's name."""
+    same = [metric == TASKS[task].primary for task, metric in zip(tasks, metrics, strict=True)]
+    found = [
+        (system, [value if one else None for value, one in zip(values, same, strict=True)])
+        for system, values in paper.primary_rows(setting[:3], list(tasks))
+    ]
+    return [(system, values) for system, values in found if any(value is not None for value in values)]
 
 
 def _rows(outcomes: Sequence[Outcome], number: int, outcome: Outcome, setting: str) -> list[Row]:
@@ -145,28 +165,29 @@ def _metric(column: Sequence[Figure | None]) -> str:
 def _marked(
     column: Sequence[Figure | None], runs: Sequence[int], outcomes: Sequence[Outcome], setting: str, task: str
 ) -> list[Figure | None]:
-    """The column with the best figure, or those that may be the best, marked."""
-    known = [k for k, cell in enumerate(column) if cell is not None and cell.metric == _metric(column)]
-    if len(known) < 2:
-        return list(column)
-    top = max(known, key=lambda k: column[k].value)  # type: ignore[union-attr]
-    level = {k for k in known if k == top or not _beats(column, runs, outcomes, setting, task, top, k)}
-    return [
-        None if cell is None else replace(cell, best=k == top and len(level) == 1, tied=k in level and len(level) > 1)
-        for k, cell in enumerate(column)
+    """The column with the best figure, or those that may be the best, marked, each among those on the same rows."""
+    found = [
+        None if cell is None else replace(cell, other_metric=cell.metric if cell.metric != _metric(column) else "")
+        for cell in column
     ]
-
-
-def _beats(
-    column: Sequence[Figure | None], runs: Sequence[int], outcomes: Sequence[Outcome], setting: str, task: str,
-    top: int, other: int,
-) -> bool:  # fmt: skip
-    """Whether the difference of two figures on the same rows is significant."""
-    one, two = column[top], column[other]
-    assert one is not None
-    assert two is not None
-    p = difference(outcomes[runs[top]], one.system, outcomes[runs[other]], two.system, setting, task)
-    return p is not None and p < 0.05
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for k, cell in enumerate(column):
+        rows = items(outcomes[runs[k]], cell.system, setting, task) if cell else None
+        if cell and rows:
+            groups.setdefault((cell.metric, *rows[0]), []).append(k)
+    for group in groups.values():
+        cells = {k: cell for k in group if (cell := found[k]) is not None}
+        top = max(cells, key=lambda k: cells[k].value)
+        p = {
+            k: difference(outcomes[runs[top]], cells[top].system, outcomes[runs[k]], cell.system, setting, task)
+            for k, cell in cells.items() if k != top
+        }  # fmt: skip
+        level = [k for k, one in p.items() if one is not None and one >= LEVEL]
+        if level:
+            found = [replace(cell, tied=True) if cell and k in (top, *level) else cell for k, cell in enumerate(found)]
+        elif any(one is not None for one in p.values()):
+            found[top] = replace(cells[top], best=True)
+    return found
 
 
 def difference(

@@ -70,7 +70,7 @@ def _of_task(
         ]  # fmt: skip
         found.append(
             {"setting": setting, "task": name, "id": one.id, "kind": kind_of(name, one, row), "source": row.source,
-             "prompt": shown_prompt(outcome, name, row), "gold": row.output, "gold_parsed": of.parse(row.output),
+             "prompt": shown_prompt(outcome, name, row), "gold": row.output, "gold_parsed": of.parse(row.output, row),
              "replies": replies}
         )  # fmt: skip
     return found

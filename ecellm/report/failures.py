@@ -57,7 +57,7 @@ def failures(outcome: Outcome, setting: str, wanted: int = 3) -> list[Failures]:
 def _failures(
     outcome: Outcome, name: str, setting: str, said: list[Prediction], rows: dict[tuple[str, str], Row], wanted: int
 ) -> Failures:
-    read = TASKS[name].parse
+    of = TASKS[name]
     kinds = [
         (one, rows[name, one.id], kind_of(name, one, rows[name, one.id])) for one in said if (name, one.id) in rows
     ]
@@ -82,7 +82,7 @@ def _failures(
                 prompt=shown_prompt(outcome, name, row),
                 reply=one.text,
                 parsed="" if one.parsed is None else one.parsed,
-                gold=row.output if read(row.output) is not None else f"{row.output} (unreadable itself)",
+                gold=row.output if of.parse(row.output, row) is not None else f"{row.output} (unreadable itself)",
             )
             for one, row, kind in shown
         ),
@@ -96,10 +96,12 @@ def shown_prompt(outcome: Outcome, name: str, row: Row) -> str:
 
 
 def kind_of(name: str, said: Prediction, row: Row) -> str:
-    """`right`, `wrong` or `unreadable`."""
-    if said.parsed is None:
+    """`right`, `wrong` or `unreadable`. What was parsed is read again: older versions kept the reply's own order."""
+    of = TASKS[name]
+    parsed = None if said.parsed is None else of.parse(said.parsed, row)
+    if parsed is None:
         return "unreadable"
-    return "right" if said.parsed == TASKS[name].parse(row.output) else "wrong"
+    return "right" if parsed == of.parse(row.output, row) else "wrong"
 
 
 def _middle_out(text: str) -> str:

@@ -1,6 +1,7 @@
 """The scoreboard as LaTeX tables, for a paper: booktabs, one table for each setting.
 
-Bold is the best figure of a column where the difference is significant; underlined are those that may be the best.
+Bold is the best of a column's figures on the same rows where the difference is significant; underlined are those that
+may be the best. A decoding that is not greedy, and a metric of another encoder than the paper's, keep their names.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def _table(board: Board, site: str, made_up: bool) -> str:
         r"\begin{table}[t]",
         r"\centering",
         rf"\caption{{{escaped(board.setting)}: primary metrics, strict rule{data}."
-        r" Bold: significantly better than all others (paired approximate randomisation, $p < 0.05$); underlined: not"
-        r" significantly worse than the best.}",
+        r" Bold: significantly better than all others on the same rows (paired approximate randomisation, $p < 0.05$);"
+        r" underlined: not significantly worse than the best of those. Decoding is greedy where none is named.}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         " & ".join(["system", *map(escaped, board.tasks)]) + r" \\",
@@ -54,14 +55,15 @@ def _table(board: Board, site: str, made_up: bool) -> str:
 
 
 def _row(row: Row) -> str:
-    return " & ".join([escaped(row.label), *map(_cell, row.cells)]) + r" \\"
+    return " & ".join([escaped(row.title), *map(_cell, row.cells)]) + r" \\"
 
 
 def _cell(cell: Figure | None) -> str:
     if cell is None:
         return "--"
     text = f"{cell.value:.3f}"
-    return rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.tied else text
+    shown = rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.tied else text
+    return rf"{shown} {{\footnotesize ({escaped(_metric(cell.other_metric))})}}" if cell.other_metric else shown
 
 
 def _number(value: float | None) -> str:
@@ -69,4 +71,4 @@ def _number(value: float | None) -> str:
 
 
 def _metric(name: str) -> str:
-    return name.partition("[")[0].replace("bertscore_f1", "BERTScore F1").replace("recall@1", "HR@1")
+    return name.replace("bertscore_f1", "BERTScore F1").replace("recall@1", "HR@1")

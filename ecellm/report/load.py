@@ -125,11 +125,12 @@ def predictions(outcome: Outcome, setting: str, task: str, system: str = "tuned"
     """A system's predictions of a task; empty where there are none."""
     key = f"{home(system)}/{setting}/{task}/predictions.jsonl"
     try:
-        lines = outcome.storage.read(key).decode().splitlines()
+        # Only a newline ends a line: a reply may hold U+2028 and the like, which splitlines() takes for line ends.
+        lines = outcome.storage.read(key).decode().split("\n")
     except FileNotFoundError:
         return []
     try:
-        return [Prediction(**json.loads(line)) for line in lines]
+        return [Prediction(**json.loads(line)) for line in lines if line]
     except (ValueError, TypeError) as fault:
         raise _broken(outcome.storage, key, fault) from fault
 

@@ -30,9 +30,12 @@ def pages(outcomes: Sequence[Outcome], boards: Sequence[Board]) -> tuple[str, st
 
 
 def marked(cell: Figure | None) -> str:
-    """A figure of the scoreboard in Markdown, bold or underlined."""
+    """A figure of the scoreboard in Markdown, bold or underlined; with its metric, where that is not its column's."""
     text = figure(cell)
-    return text if cell is None else f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.tied else text
+    if cell is None:
+        return text
+    shown = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.tied else text
+    return f"{shown} ({plain(metric(cell.other_metric))})" if cell.other_metric else shown
 
 
 def metric(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ecellm.report.board import Board
+from ecellm.report.board import Board, Row
 
 SIZE, RADIUS = 420, 150
 MOST_ROWS = 4
@@ -21,10 +21,11 @@ _EDGE = 34
 def radar(board: Board) -> Markup:
     """The first systems of a setting over its tasks, each task from 0 in the middle to 1 at the rim.
 
-    Empty for fewer than three tasks, which make no area. A system without a figure for a task has a gap there.
+    Empty for fewer than three tasks, which make no area. A system without a figure for a task, or with one by another
+    metric than the others', has a gap there.
     """
     n = len(board.tasks)
-    rows = [row for row in board.rows if sum(cell is not None for cell in row.cells) >= 3][:MOST_ROWS]
+    rows = [row for row in board.rows if len(_known(row)) >= 3][:MOST_ROWS]
     if n < 3 or not rows:
         return Markup("")
     middle = SIZE / 2
@@ -43,14 +44,18 @@ def radar(board: Board) -> Markup:
         x, y = place(i, 1.16)
         parts.append(f'<text class="name" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle">{escape(task)}</text>')
     for row, style in zip(rows, STYLES, strict=False):
-        known = [(i, cell.value) for i, cell in enumerate(row.cells) if cell is not None]
-        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(i, min(1.0, max(0.0, v))) for i, v in known))
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(i, min(1.0, max(0.0, v))) for i, v in _known(row)))
         parts.append(f'<polygon class="area {style}" points="{corners}"/>')
     legend = "".join(
-        f'<span><i class="{style}"></i>{escape(row.label)}</span>' for row, style in zip(rows, STYLES, strict=False)
+        f'<span><i class="{style}"></i>{escape(row.title)}</span>' for row, style in zip(rows, STYLES, strict=False)
     )
     svg = f'<svg viewBox="0 0 {SIZE} {SIZE}" role="img" aria-label="systems over tasks">{"".join(parts)}</svg>'
     return Markup(f'<figure><figcaption><span class="legend">{legend}</span></figcaption>{svg}</figure>')
+
+
+def _known(row: Row) -> list[tuple[int, float]]:
+    """(task's place, figure) of what can be drawn on one axis with the other systems'."""
+    return [(i, cell.value) for i, cell in enumerate(row.cells) if cell is not None and not cell.other_metric]
 
 
 def reliability(title: str, calibration: Mapping[str, Any]) -> Markup:

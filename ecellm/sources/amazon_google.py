@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ecellm.config.schema import SourceFile
 from ecellm.config.schema import Storage as StorageSettings
 from ecellm.errors import DataError
-from ecellm.sources.lines import File, table_rows, text_of
+from ecellm.sources.lines import BROKEN, File, table_rows, text_of, unreadable
 from ecellm.sources.opening import files_of, is_folder, open_unpacked
 from ecellm.sources.records import CatalogueItem, Match, SourceRecord
 from ecellm.sources.tally import Tally
@@ -47,7 +47,7 @@ def read(place: File, source: SourceFile, tally: Tally) -> Iterator[SourceRecord
 
 
 def _encoding(place: File) -> str:
-    """UTF-8 where the whole file is, else latin-1."""
+    """UTF-8 where the whole file is, else latin-1. Raises DataError where the file breaks off."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with open_unpacked(place.location, place.settings) as file:
         try:
@@ -56,6 +56,8 @@ def _encoding(place: File) -> str:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return "latin-1"
+        except BROKEN as error:
+            raise unreadable(place.location, 1, error) from None
     return "utf-8"
 
 

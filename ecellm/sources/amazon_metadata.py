@@ -43,6 +43,8 @@ def read(place: Place, source: SourceFile, tally: Tally) -> Iterator[Product]:
             also_view=_ids(line.get("also_view", links.get("also_viewed"))),
             similar=_similar(line.get("similar_item")),
             line=number,
+            old=bool(links) or _paths(line.get("categories")),
+            similar_plain=_one_after(line.get("similar_item")),
         )
 
 
@@ -50,11 +52,21 @@ def _category(line: dict[str, Any]) -> tuple[str, ...]:
     value = line.get("category")
     if value is None:
         value = line.get("categories")
-        if isinstance(value, list) and value and isinstance(value[0], list):
+        if isinstance(value, list) and _paths(value):
             value = value[0]
     if isinstance(value, str):
         value = [value]
     return tuple(text for part in value if (text := text_of(part))) if isinstance(value, list) else ()
+
+
+def _paths(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], list)
+
+
+def _one_after(value: object) -> tuple[str, ...]:
+    """The ten characters of each piece behind "asin", the first left out (spec B.3)."""
+    pieces = value.split("asin") if isinstance(value, str) else ()
+    return tuple(dict.fromkeys(piece[1:11] for piece in pieces if len(piece) > 10))
 
 
 def _ids(value: object) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from ecellm.sources.tally import Tally
 MILLISECONDS = 10**11
 """A time above is in milliseconds: as seconds it would be the year 5138."""
 LATEST = 2**53
+COLUMNS = ("user_id", "parent_asin", "rating", "timestamp")
+"""The header of 2023, in any order and among others."""
 
 
 def group_of(path: str, source: SourceFile) -> str:
@@ -50,22 +52,29 @@ def read_reviews(place: Place, source: SourceFile, tally: Tally) -> Iterator[Rev
 
 
 def read_ratings(place: Place, source: SourceFile, tally: Tally) -> Iterator[Review]:
-    """One Review without text a line `item,user,rating,timestamp`, or `user,item,…` under the header of 2023."""
+    """One Review without text a line `item,user,rating,timestamp`, or as the header says, at the head of each piece."""
     group, name, domain = group_of(place.location, source), place.location, source.domain
-    for number, raw in numbered_lines(place, tally):
+    header: list[str] = []
+    for index, (number, raw) in enumerate(numbered_lines(place, tally)):
         line = raw.decode("utf-8", "replace")
         cells = [cell.strip() for cell in line.split(",")]
-        if number == 1 and "timestamp" in cells:
+        if index == 0 and "timestamp" in cells:
             tally.lines -= 1
+            header = cells if set(COLUMNS) <= set(cells) else []
             continue
         try:
-            first, second, stars, time = cells
+            if header:
+                of = dict(zip(header, cells, strict=True))
+                user, product, stars, time = (of[column] for column in COLUMNS)
+            else:
+                product, user, stars, time = cells
+                # Without names: of 2023 the user comes first. Its ids are 28 letters, a product's are 10.
+                if len(product) == 28 and len(user) == 10:
+                    product, user = user, product
             rating = _stars(float(stars))
         except (ValueError, OverflowError):
-            tally.reject(number, "not item,user,rating,timestamp", name)
+            tally.reject(number, "not " + (",".join(COLUMNS) if header else "item,user,rating,timestamp"), name)
             continue
-        # In 2023 the user comes first: its ids are 28 letters, a product's are 10.
-        product, user = (second, first) if len(first) == 28 and len(second) == 10 else (first, second)
         if not product or not user or not rating:
             tally.reject(number, "no item, no user or no rating from 1 to 5", name)
             continue

@@ -25,7 +25,7 @@ def read_attribute_titles(place: File, source: SourceFile, tally: Tally) -> Iter
     The product's id is a digest of its title, so that a title met twice is one product. Raises DataError.
     """
     for number, line in json_objects(place, tally):
-        title, category, targets = line.get("input"), line.get("category", source.category), line.get("target_scores")
+        title, targets = line.get("input"), line.get("target_scores")
         if not isinstance(title, str) or not title.strip() or not isinstance(targets, dict) or not targets:
             tally.reject(number, "no `input` text or no `target_scores`", place.location)
             continue
@@ -33,12 +33,17 @@ def read_attribute_titles(place: File, source: SourceFile, tally: Tally) -> Iter
         if fault:
             tally.reject(number, fault, place.location)
             continue
+        try:
+            category = str(line.get("category", source.category))
+        except RecursionError:
+            tally.reject(number, "`category` is nested too deeply", place.location)
+            continue
         tally.good()
         product = "title-" + hashlib.sha256(title.encode()).hexdigest()[:16]
         for name, values in targets.items():
             yield Attributed(
                 id=product,
-                category=str(category),
+                category=category,
                 paragraphs=((title, "title"),),
                 attribute=name,
                 evidences=tuple((value, "title") for value in values if value != ABSENT),

@@ -24,12 +24,13 @@ def read_amazon_qa_literal(place: File, source: SourceFile, tally: Tally) -> Ite
         if not all(isinstance(text, str) and text.strip() for text in fields):
             tally.reject(number, "asin, question or answer is missing", place.location)
             continue
-        tally.good()
         product, question, answer = (tidy(str(text)) for text in fields)
         key = hashlib.sha256(f"{product}\0{question}\0{answer}".encode()).hexdigest()[:16]
         if key in met:
+            tally.skip()
             continue
         met.add(key)
+        tally.good()
         yield Question(
             id=f"amazon-qa-{key}", product=product, category=source.category, domain=source.domain, text=question,
             descriptive=value.get("questionType") == "open-ended", snippets=(), answerable=None,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ecellm.config.schema import SourceFile
 from ecellm.config.schema import Storage as StorageSettings
-from ecellm.sources.lines import Place, id_of, parquet_rows, text_of
+from ecellm.sources.lines import File, RowGroups, id_of, parquet_rows, text_of
 from ecellm.sources.opening import files_of, is_folder, missing
 from ecellm.sources.records import Judgement, ListedProduct
 from ecellm.sources.tally import Tally
@@ -21,6 +21,8 @@ LABELS = {"E": "E", "S": "S", "C": "C", "I": "I",
           "EXACT": "E", "SUBSTITUTE": "S", "COMPLEMENT": "C", "IRRELEVANT": "I"}  # fmt: skip
 NEEDED = ("query", "product_id", "product_locale", "esci_label")
 OPTIONAL = ("example_id", "small_version", "split", "product_title")
+ENDINGS = (".parquet", ".pq")
+"""Of the files of a folder, and of the products beside a file; a file that is named itself may end otherwise."""
 
 
 def files(location: str, source: SourceFile, settings: StorageSettings | None) -> list[tuple[str, str]]:
@@ -40,7 +42,7 @@ def files(location: str, source: SourceFile, settings: StorageSettings | None) -
 
 def _is(path: str, kind: str) -> bool:
     name = os.path.basename(bare(path))
-    return kind in name and name.endswith(".parquet")
+    return kind in name and name.endswith(ENDINGS)
 
 
 def letter(label: object) -> str:
@@ -48,10 +50,11 @@ def letter(label: object) -> str:
     return LABELS.get(str(label).strip().upper(), "")
 
 
-def read(place: Place, source: SourceFile, tally: Tally) -> Iterator[Judgement | ListedProduct]:
+def read(place: File | RowGroups, source: SourceFile, tally: Tally) -> Iterator[Judgement | ListedProduct]:
     """Judgements, with the title where the file has it, or products. Raises DataError for a broken Parquet file."""
     name = place.location
-    if _is(name, "products") and not _is(name, "examples"):
+    kind = os.path.basename(bare(name))
+    if "products" in kind and "examples" not in kind:
         yield from _products(place, tally)
         return
     for number, row in parquet_rows(place, NEEDED, OPTIONAL):
@@ -74,7 +77,7 @@ def _split(said: str) -> str:
     return said if said in ("train", "val", "test") else ""
 
 
-def _products(place: Place, tally: Tally) -> Iterator[ListedProduct]:
+def _products(place: File | RowGroups, tally: Tally) -> Iterator[ListedProduct]:
     for number, row in parquet_rows(place, ("product_id", "product_locale", "product_title")):
         tally.lines += 1
         locale, product = id_of(row["product_locale"]), id_of(row["product_id"])

@@ -24,23 +24,30 @@ PER_QUERY = 2
 def read_esci_exact(place: File, source: SourceFile, tally: Tally) -> Iterator[Judgement]:
     """At most PER_QUERY exact and PER_QUERY irrelevant Judgements for each query, all `train`. Raises DataError."""
     exact: dict[str, dict[str, Judgement]] = {}
+    used: set[int] = set()
+    lines = 0
     for judgement in read_esci_csv(place, source, tally):
+        lines += 1
         if judgement.label == "E":
             exact.setdefault(judgement.query, {})[judgement.product] = judgement._replace(split="train")
-    titles = {product: judgement.title for found in exact.values() for product, judgement in found.items()}
+    products = {product: judgement for found in exact.values() for product, judgement in found.items()}
     for query, found in sorted(exact.items()):
         for product in ranked(query, sorted(found))[:PER_QUERY]:
+            used.add(found[product].line)
             yield found[product]
         words, taken = _words(query), 0
-        for product in ranked(f"{query}/other", sorted(set(titles) - set(found))):
+        for product in ranked(f"{query}/other", sorted(set(products) - set(found))):
             if taken == PER_QUERY:
                 break
-            if not words & _words(titles[product]):
+            title, line = products[product].title, products[product].line
+            if not words & _words(title):
                 taken += 1
+                used.add(line)
                 yield Judgement(
-                    example=f"made-{query}|{product}", query=query, product=product, title=titles[product], label="I",
+                    example=f"made-{query}|{product}", query=query, product=product, title=title, label="I",
                     locale="us", small=True, split="train",
                 )  # fmt: skip
+    tally.unused(lines - len(used))
 
 
 def _words(text: str) -> set[str]:

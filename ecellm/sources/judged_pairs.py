@@ -56,16 +56,22 @@ def read_esci_vespa(place: File, source: SourceFile, tally: Tally) -> Iterator[J
     """Judgements of `X_judgements.csv` with the titles of `X_products.jsonl` beside it. Raises DataError."""
     products = File(place.location.removesuffix(JUDGEMENTS) + PRODUCTS, place.settings)
     titles: dict[str, str] = {}
-    for number, line in json_objects(products, Tally(products.location)):
+    named: set[str] = set()
+    lines = 0
+    for number, line in json_objects(products, tally):
         fields = line.get("fields")
         if isinstance(fields, dict) and isinstance(fields.get("id"), str) and isinstance(fields.get("title"), str):
             titles[fields["id"]] = fields["title"]
+            lines += 1
+            tally.good()
         else:
             tally.reject(number, "no `fields` with id and title", products.location)
     for number, row in table_rows(place, tally, ("query", "product_id", "esci_label")):
         judgement = _judgement(number, row, titles.get(row["product_id"], ""), place.location, source, tally)
         if judgement:
+            named.add(row["product_id"])
             yield judgement
+    tally.unused(lines - len(named))
 
 
 def _judgement(

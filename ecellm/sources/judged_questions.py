@@ -23,6 +23,8 @@ class _Judged:
 
     product: str
     text: str
+    lines: int = 0
+    """Lines of it, those of candidates that are left out too."""
     answering: list[tuple[str, str]] = field(default_factory=list)
     irrelevant: list[str] = field(default_factory=list)
 
@@ -40,7 +42,7 @@ def read_epqa(place: File, source: SourceFile, tally: Tally) -> Iterator[Questio
             tally.good()
         else:
             tally.reject(number, "qid, question, ASIN or candidate is missing", place.location)
-    yield from _questions("epqa", questions, source)
+    yield from _questions("epqa", questions, source, tally)
 
 
 def read_hetpqa_evidence(place: File, source: SourceFile, tally: Tally) -> Iterator[Question]:
@@ -54,7 +56,7 @@ def read_hetpqa_evidence(place: File, source: SourceFile, tally: Tally) -> Itera
             tally.good()
         else:
             tally.reject(number, "qid, question, ASIN or candidate is missing", place.location)
-    yield from _questions("hetpqa", questions, source)
+    yield from _questions("hetpqa", questions, source, tally)
 
 
 def _add(
@@ -65,6 +67,7 @@ def _add(
     if not (key and product and text and candidate):
         return False
     judged = questions.setdefault(key, _Judged(product, text))
+    judged.lines += 1
     if not short(candidate):
         return True
     if answers:
@@ -74,16 +77,25 @@ def _add(
     return True
 
 
-def _questions(name: str, questions: dict[str, _Judged], source: SourceFile) -> Iterator[Question]:
+def _questions(name: str, questions: dict[str, _Judged], source: SourceFile, tally: Tally) -> Iterator[Question]:
+    """The questions; lines whose candidate is shown in neither document were not used."""
     for key, judged in questions.items():
         answering = {candidate for candidate, _ in judged.answering}
         others = sorted(set(judged.irrelevant) - answering)
+        shown: set[str] = set()
+        used = 0
         if judged.answering:
             candidate, answer = ranked(key, judged.answering)[0]
             answers = ((answer, 1, 1),) if answer else ()
-            yield _question(f"{name}-{key}/with", judged, with_answer(key, candidate, others), True, answers, source)
+            snippets = with_answer(key, candidate, others)
+            used, shown = judged.answering.count((candidate, answer)), shown | set(snippets)
+            yield _question(f"{name}-{key}/with", judged, snippets, True, answers, source)
         if others:
-            yield _question(f"{name}-{key}/without", judged, without_answer(key, others), False, (), source)
+            snippets = without_answer(key, others)
+            shown |= set(snippets)
+            yield _question(f"{name}-{key}/without", judged, snippets, False, (), source)
+        used += sum(text in shown for text in judged.irrelevant if text not in answering)
+        tally.unused(judged.lines - used)
 
 
 def _question(

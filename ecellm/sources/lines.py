@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ CHUNK = 8 << 20
 """Bytes of one piece of lines."""
 BROKEN = (EOFError, OSError, zlib.error)
 """What reading on may raise: a packed file that ends early or is none, a disk that fails."""
+ESCAPED = re.compile("[\udc80-\udcff]")
+"""What stands for a byte that is no UTF-8, after reading with `surrogateescape`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def json_objects(place: Place, tally: Tally, *, literals: bool = False) -> Itera
     With `literals` a line may be a Python dict literal. It goes through `ast.literal_eval`: a line of a data file is
     never run.
     """
-    if isinstance(place, RowGroups) or bare(place.location).endswith(".parquet"):
+    if not isinstance(place, Chunk) and (isinstance(place, RowGroups) or bare(place.location).endswith(".parquet")):
         for number, row in parquet_rows(place):
             tally.lines += 1
             yield number, row
@@ -130,42 +133,41 @@ def _slowly(line: bytes, literals: bool) -> tuple[Any, str]:
     except UnicodeDecodeError as error:
         return None, f"not UTF-8 ({error.reason})"
     try:
-        return _whole(json.loads(text)), ""
+        return whole(json.loads(text)), ""
     except RecursionError:
         return None, "no JSON (nested too deeply)"
     except ValueError as error:
         fault = f"no JSON ({error})"
     if literals:
         try:
-            return _whole(ast.literal_eval(text.strip())), ""
+            return whole(ast.literal_eval(text.strip())), ""
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             fault = "neither a JSON object nor a Python dict"
     return None, fault
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """The value with every lone half of a surrogate pair replaced: such text cannot be written as UTF-8."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_whole(key): _whole(part) for key, part in value.items()}
-    return [_whole(part) for part in value] if isinstance(value, list | tuple) else value
+        return {whole(key): whole(part) for key, part in value.items()}
+    return [whole(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def parquet_rows(
-    place: Place, needed: Sequence[str] = (), wanted: Sequence[str] = ()
+    place: File | RowGroups, needed: Sequence[str] = (), wanted: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number from 1, columns) of a Parquet file or some of its row groups, batch by batch.
 
     `needed` columns must be there; `wanted` ones are None where they are not; without either, all columns. Raises
-    DataError where the file is missing, cut off, or lacks a needed column.
+    DataError where the file is missing, cut off, lacks a needed column, or holds text that is no UTF-8.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    settings = None if isinstance(place, Chunk) else place.settings
     try:
-        with open_binary(place.location, settings) as raw, pq.ParquetFile(raw) as file:
+        with open_binary(place.location, place.settings) as raw, pq.ParquetFile(raw) as file:
             present = file.schema_arrow.names
             lacking = [column for column in needed if column not in present]
             if lacking:
@@ -179,7 +181,7 @@ def parquet_rows(
                 for row in batch.to_pylist():
                     number += 1
                     yield number, {**blank, **row} if blank else row
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
         raise _not_parquet(place.location, error) from error
 
 
@@ -191,7 +193,7 @@ def row_groups_of(location: str, settings: StorageSettings | None = None, rows: 
     try:
         with open_binary(location, settings) as raw, pq.ParquetFile(raw) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, ValueError, OverflowError, OSError) as error:
         raise _not_parquet(location, error) from error
     start, first, held = 0, 1, 0
     for stop, size in enumerate(sizes, 1):
@@ -218,15 +220,17 @@ def table_rows(
     delimiter: str = ",",
     encoding: str = "utf-8",
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a table with a header. A row of another width is counted as bad.
+    """(line number, row) of a table with a header. A row of another width or encoding is counted as bad.
 
-    Raises DataError where one of `columns` is missing from the header.
+    Raises DataError where one of `columns` is missing from the header, or the header is in another encoding.
     """
     csv.field_size_limit(CELL_LIMIT)
-    with open_text(place.location, encoding, place.settings) as file:
+    with open_text(place.location, encoding, place.settings, errors="surrogateescape") as file:
         rows = csv.reader(file, delimiter=delimiter)
         try:
             header = next(rows, [])
+            if ESCAPED.search("".join(header)):
+                raise unreadable(place.location, rows.line_num, UnicodeError(f"the header is not {encoding}"))
             if lacking := [column for column in columns if column not in header]:
                 raise DataError(
                     f"{place.location}: columns are missing",
@@ -238,11 +242,13 @@ def table_rows(
                 if not cells:
                     continue
                 tally.lines += 1
-                if len(cells) == len(header):
-                    yield rows.line_num, dict(zip(header, cells, strict=True))
-                else:
+                if len(cells) != len(header):
                     tally.reject(rows.line_num, f"{len(cells)} cells under {len(header)} columns", place.location)
-        except (*BROKEN, UnicodeDecodeError, csv.Error) as error:
+                elif ESCAPED.search("".join(cells)):
+                    tally.reject(rows.line_num, f"not {encoding}", place.location)
+                else:
+                    yield rows.line_num, dict(zip(header, cells, strict=True))
+        except (*BROKEN, csv.Error) as error:
             raise unreadable(place.location, rows.line_num + 1, error) from None
 
 
@@ -262,9 +268,17 @@ def text_of(value: object) -> str:
         return (
             "" if not value or (len(value) < 12 and value.strip().lower() in ("", "nan")) or value.isspace() else value
         )
-    if isinstance(value, list):
-        return " ".join(part for part in map(text_of, value) if part)
-    return ""
+    if not isinstance(value, list):
+        return ""
+    texts: list[str] = []
+    rest = [*reversed(value)]
+    while rest:  # lists may be nested more deeply than calls may be
+        part = rest.pop()
+        if isinstance(part, list):
+            rest.extend(reversed(part))
+        elif text := text_of(part):
+            texts.append(text)
+    return " ".join(texts)
 
 
 def id_of(value: object) -> str:

@@ -53,7 +53,7 @@ def read(place: Place, source: SourceFile, tally: Tally) -> Iterator[Attributed]
     for number, line in json_objects(place, tally):
         try:
             records = _records(line, source, number)
-        except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             tally.reject(number, f"not MAVE's form ({type(error).__name__}: {error})"[:200], place.location)
             continue
         if not records:

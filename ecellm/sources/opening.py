@@ -68,11 +68,13 @@ class _Unpacked(gzip.GzipFile):
         self._raw.close()
 
 
-def open_text(location: str, encoding: str = "utf-8", settings: StorageSettings | None = None) -> TextIO:
-    """A text file, unpacked; a byte order mark is no text."""
+def open_text(
+    location: str, encoding: str = "utf-8", settings: StorageSettings | None = None, *, errors: str = "strict"
+) -> TextIO:
+    """A text file, unpacked; a byte order mark is no text. `errors`: what becomes of bytes that are none either."""
     raw: Any = open_unpacked(location, settings)
     name = "utf-8-sig" if encoding == "utf-8" else encoding
-    return io.TextIOWrapper(raw, encoding=name, errors="strict", newline="")
+    return io.TextIOWrapper(raw, encoding=name, errors=errors, newline="")
 
 
 def is_folder(location: str, settings: StorageSettings | None = None) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
 from ecellm.config.schema import SourceFile
 from ecellm.config.schema import Storage as StorageSettings
-from ecellm.sources.lines import CHUNK, File, Place, chunks_of, row_groups_of
+from ecellm.sources.lines import CHUNK, Chunk, File, Place, chunks_of, row_groups_of
 from ecellm.sources.opening import files_of
 from ecellm.sources.records import SourceRecord
 from ecellm.sources.tally import Tally
@@ -37,16 +37,20 @@ class Format:
     """Lines or Parquet rows that stand alone: big files are read in pieces, by all cores."""
     files: str = ""
     """The function of the module that lists a source's files; empty: the file, or all files of a folder."""
+    header: str = ""
+    """A column by which a header is known, where such files may have one: each piece then begins with it."""
+    parquet: bool = False
+    """Parquet whatever a file's name; other formats are where the name ends in `.parquet`."""
 
 
 FORMATS: dict[str, Format] = {
     "amazon_google": Format("amazon_google", "read", ("PM",), files="files"),
     "amazon_reviews": Format("amazon_reviews", "read_reviews", ("SA", "SR"), pieces=True),
-    "amazon_ratings": Format("amazon_reviews", "read_ratings", ("SR",), pieces=True),
+    "amazon_ratings": Format("amazon_reviews", "read_ratings", ("SR",), pieces=True, header="timestamp"),
     "amazon_metadata": Format("amazon_metadata", "read", ("PRP", "SR"), pieces=True),
     "mave": Format("mave", "read", ("AVE",), pieces=True, files="files"),
     "ae_jsonl": Format("attribute_titles", "read_attribute_titles", ("AVE",)),
-    "esci": Format("esci", "read", ("MPC", "PSI", "QPR"), pieces=True, files="files"),
+    "esci": Format("esci", "read", ("MPC", "PSI", "QPR"), pieces=True, files="files", parquet=True),
     "esci_csv": Format("judged_pairs", "read_esci_csv", ("MPC", "PSI", "QPR")),
     "esci_vespa": Format("judged_pairs", "read_esci_vespa", ("MPC", "PSI", "QPR"), files="files_esci_vespa"),
     "esci_exact": Format("exact_pairs", "read_esci_exact", ("MPC", "QPR")),
@@ -98,12 +102,26 @@ def pieces_of(
     source: SourceFile, part: Part, settings: StorageSettings | None = None, size: int = CHUNK
 ) -> Iterator[Place]:
     """A file in pieces of about `size` bytes that can be read apart; in one, where its format cannot be cut."""
-    if not FORMATS[source.format].pieces:
+    form = FORMATS[source.format]
+    if not form.pieces:
         yield File(part.location, settings)
-    elif bare(part.location).endswith(".parquet"):
+    elif form.parquet or bare(part.location).endswith(".parquet"):
         yield from row_groups_of(part.location, settings)
     else:
-        yield from chunks_of(part.location, settings, size)
+        chunks = chunks_of(part.location, settings, size)
+        yield from _headed(chunks, form.header) if form.header else chunks
+
+
+def _headed(chunks: Iterator[Chunk], column: str) -> Iterator[Chunk]:
+    """The chunks, each with the file's header, if it has one, before its first line and under the number before it."""
+    header = b""
+    for chunk in chunks:
+        if chunk.first == 1:
+            line = chunk.data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
+            header = line + b"\n" if column.encode() in map(bytes.strip, line.split(b",")) else b""
+            yield chunk
+        else:
+            yield replace(chunk, first=chunk.first - 1, data=header + chunk.data) if header else chunk
 
 
 def read_piece(source: SourceFile, part: Part, place: Place, tally: Tally) -> Iterator[SourceRecord]:

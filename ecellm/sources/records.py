@@ -44,6 +44,10 @@ class Product(NamedTuple):
     also_view: tuple[str, ...]
     similar: tuple[str, ...]
     line: int = 0
+    old: bool = False
+    """In the form of 2014."""
+    similar_plain: tuple[str, ...] = ()
+    """Ids of similar products where exactly one character stands between "asin" and the id, as the paper looked."""
 
 
 class Review(NamedTuple):

@@ -55,7 +55,9 @@ def read_subjqa(place: File, source: SourceFile, tally: Tally) -> Iterator[Quest
             continue
         tally.good()
     for (product, text, review_id), read in met.items():
-        if len(read.spans) != read.unanswered:
+        if len(read.spans) == read.unanswered:
+            tally.unused(2 * read.unanswered)
+        else:
             yield _question(product, text, review_id, read, source)
 
 
@@ -63,9 +65,11 @@ def _span(review: str, row: dict[str, str]) -> tuple[int, int, str] | None:
     """Where the marked answer is; its text may be spaced and clipped otherwise than the review, so letters decide."""
     try:
         start, end = ast.literal_eval(row["human_ans_indices"])
-        text = review[start:end]
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+    if not (type(start) is type(end) is int and 0 <= start < end):
+        return None
+    text = review[start:end]
     same = _letters(text) == _letters(row["human_ans_spans"]) != ""
     return (start, end, tidy(text)) if same else None
 

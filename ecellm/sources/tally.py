@@ -16,9 +16,10 @@ SHOWN = 5
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one file: `lines` met = `used` for at least one record + `bad` given up on + `skipped` + the rest.
+    """Counts of one file: `lines` met = `used` for at least one record + `bad` given up on + `skipped`.
 
-    `skipped` lines are of another category than the run file asks for; the rest belongs to records of several lines.
+    `skipped` lines are whole and gave no record: of another category than the run file asks for, stated before, or
+    left out by the rule of their format.
     """
 
     location: str
@@ -34,8 +35,12 @@ class Tally:
         self.used += 1
 
     def skip(self) -> None:
-        """Count a line that is whole and not asked for."""
+        """Count a line that is whole and gave no record."""
         self.skipped += 1
+
+    def unused(self, lines: int) -> None:
+        """Of the lines that were counted as good, so many gave no record after all."""
+        self.used, self.skipped = self.used - lines, self.skipped + lines
 
     def add(self, lines: int, used: int, bad: int, skipped: int, faults: list[str]) -> None:
         """Take in the counts of a piece of the file, pieces in order."""

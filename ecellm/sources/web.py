@@ -1,7 +1,8 @@
 """Raw files on http(s): a file object that reads ranges. Nothing is kept on disk where the server knows ranges.
 
 A server that does not is read once, from front to back, into a temporary file. Statuses that pass by themselves are
-tried again by urllib3; a refusal is told as it is. No listing: a folder on http must be named file by file.
+tried again by urllib3; a refusal is told as it is, but for one of HEAD: an address may be signed for GET alone. No
+listing: a folder on http must be named file by file.
 """
 
 from __future__ import annotations
@@ -38,9 +39,25 @@ class Web:
             TRIES, connect=2, status_forcelist=PASSING, backoff_factor=0.3, allowed_methods=("HEAD", "GET")
         )
         self._pool = urllib3.PoolManager(retries=retry, timeout=TIMEOUT_S)
-        head = self._ask("HEAD")
-        self.size = int(head.headers.get("Content-Length", 0))
-        self.ranged = self.size > 0 and head.headers.get("Accept-Ranges", "").lower() == "bytes"
+        head = self._ask("HEAD", refusal=True)
+        if head.status < 400:
+            self.size = int(head.headers.get("Content-Length", 0))
+            self.ranged = self.size > 0 and head.headers.get("Accept-Ranges", "").lower() == "bytes"
+        else:
+            self.size, self.ranged = self._probe()
+
+    def _probe(self) -> tuple[int, bool]:
+        """(bytes, whether ranges are known) by asking for the first byte. Raises DataError."""
+        reply = self._ask("GET", {"Range": "bytes=0-0"}, preload=False, refusal=True)
+        reply.close()  # where ranges are not known, the whole file would come
+        if reply.status == 416:  # an empty file has no first byte
+            return 0, False
+        if reply.status >= 400:
+            raise self._fault(f"status {reply.status}")
+        if reply.status != 206:
+            return int(reply.headers.get("Content-Length", 0)), False
+        total = reply.headers.get("Content-Range", "").rpartition("/")[2]
+        return (int(total), True) if total.isdecimal() else (0, False)
 
     def read(self, start: int, length: int) -> bytes:
         """Bytes of the file. Raises DataError where the server stops answering, or answers with another range."""
@@ -69,7 +86,10 @@ class Web:
         kept.seek(0)
         return kept
 
-    def _ask(self, method: str, headers: dict[str, str] | None = None, *, preload: bool = True) -> Any:
+    def _ask(
+        self, method: str, headers: dict[str, str] | None = None, *, preload: bool = True, refusal: bool = False
+    ) -> Any:
+        """The reply. Raises DataError where there is none, and for a refusal unless `refusal` is awaited."""
         import urllib3
 
         # Bytes as they lie there: a server that packs a transfer would make ranges and digests meaningless.
@@ -78,7 +98,7 @@ class Web:
             reply = self._pool.request(method, self.url, headers=asked, preload_content=preload)
         except urllib3.exceptions.HTTPError as error:
             raise self._fault(str(error).partition("\n")[0][:200]) from error
-        if reply.status >= 400:
+        if reply.status >= 400 and not refusal:
             raise self._fault(f"status {reply.status}")
         return reply
 

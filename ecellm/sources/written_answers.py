@@ -30,12 +30,15 @@ def read_hetpqa_answers(place: File, source: SourceFile, tally: Tally) -> Iterat
         if not (product and question and candidate and answer):
             tally.reject(number, "ASIN, question, candidate or answer is missing", place.location)
             continue
-        tally.good()
         if not short(candidate):
+            tally.skip()
             continue
+        tally.good()
         rows.append((product, question, candidate, answer))
         snippets.setdefault(product, {}).setdefault(candidate, set()).add(question)
-    for product, question, candidate, answer in sorted(set(rows)):
+    distinct = sorted(set(rows))
+    tally.unused(len(rows) - len(distinct))
+    for product, question, candidate, answer in distinct:
         others = sorted(text for text, asked in snippets[product].items() if question not in asked)
         key = hashlib.sha256(f"{product}\0{question}\0{candidate}\0{answer}".encode()).hexdigest()[:16]
         yield Question(

@@ -26,7 +26,7 @@ def suffix(encoder: str) -> str:
 class FreeText:
     """Rules of answer generation. Without an encoder only lengths and blanks are scored."""
 
-    def parse(self, text: str) -> str | None:
+    def parse(self, text: str, options: str | None = None, family: str = "") -> str | None:
         """The stripped text; None where it is blank."""
         return text.strip() or None
 

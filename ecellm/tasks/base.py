@@ -79,8 +79,12 @@ Metrics = dict[str, float]
 class Rules(Protocol):
     """How one kind of answer is read and scored."""
 
-    def parse(self, text: str) -> str | None:
-        """The answer in canonical form, or None: not an answer. Never raises."""
+    def parse(self, text: str, options: str | None = None, family: str = "") -> str | None:
+        """The answer in canonical form, or None: not an answer. Never raises.
+
+        `options` are a row's relevance labels, without which a ranking is read as one of four products; `family` is
+        that of a case. With both, None stands exactly where the item counts as unreadable under the strict rule.
+        """
 
     def paper(self, case: Case) -> Metrics:
         """The authors' numbers."""
@@ -129,9 +133,9 @@ class Task:
         """The input with at most about `words` words; JSON stays JSON."""
         return self.shortener(input, words)
 
-    def parse(self, text: str) -> str | None:
-        """The strict rule's reading of a reply, canonical, or None."""
-        return self.rules.parse(text)
+    def parse(self, text: str, row: Row | None = None, family: str = "") -> str | None:
+        """The strict rule's reading of a reply, canonical, or None; of a reply to `row`, where that is known."""
+        return self.rules.parse(text, row.option_labels if row else None, family)
 
     def items(self, case: Case) -> Floats:
         """Per-item statistics, strict rule. Raises DataError where the lists differ in number."""

@@ -40,7 +40,7 @@ def _common(tp: int, fp: int, fn: int, tn: int) -> Metrics:
 class YesNo:
     """Rules of the binary tasks, `yes` being the positive class."""
 
-    def parse(self, text: str) -> str | None:
+    def parse(self, text: str, options: str | None = None, family: str = "") -> str | None:
         """`yes`, `no` or None."""
         return read(text)
 

@@ -73,15 +73,18 @@ def attribute_of(label: str) -> str:
         return UNREADABLE
 
 
-def failures(task: Task, predictions: Sequence[str], reasons: Sequence[str], items: Floats) -> dict[str, int]:
+def failures(
+    task: Task, predictions: Sequence[str], parsed: Sequence[str | None], reasons: Sequence[str], items: Floats
+) -> dict[str, int]:
     """Replies that the strict rule cannot read, by kind, and readable ones with a fault; 0 for what did not occur.
 
-    `refused` is an endpoint's; `cut_off` ran into the limit of new tokens; `another_option` begins like an answer but
-    is not one of the task's; `no_answer` is the rest. `malformed` (QPR) could be read in part.
+    `parsed` is its reading of each for the reply's own row, None where it cannot read it. `refused` is an endpoint's;
+    `cut_off` ran into the limit of new tokens; `another_option` begins like an answer but is not one of the task's;
+    `no_answer` is the rest. `malformed` (QPR) could be read in part.
     """
     found = dict.fromkeys(("blank", "refused", "cut_off", "another_option", "no_answer"), 0)
-    for prediction, reason in zip(predictions, reasons, strict=True):
-        if task.parse(prediction) is not None:
+    for prediction, reading, reason in zip(predictions, parsed, reasons, strict=True):
+        if reading is not None:
             continue
         first = prediction.strip()[:2]
         if reason.startswith("refused"):

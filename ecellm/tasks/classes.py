@@ -18,7 +18,7 @@ class Choice:
 
     options: str
 
-    def parse(self, text: str) -> str | None:
+    def parse(self, text: str, options: str | None = None, family: str = "") -> str | None:
         """The letter, or None."""
         return letter(first_line(text), self.options)
 

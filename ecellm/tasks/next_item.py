@@ -12,7 +12,7 @@ _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRST")
 class NextItem:
     """Rules of sequential recommendation: the reply is exactly one capital letter, A to T."""
 
-    def parse(self, text: str) -> str | None:
+    def parse(self, text: str, options: str | None = None, family: str = "") -> str | None:
         """The letter, or None; a letter followed by the item's text is no answer under either rule."""
         word = text.strip()
         return word if word in _LETTERS else None

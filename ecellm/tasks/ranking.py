@@ -12,6 +12,8 @@ from ecellm.tasks.letters import first_line, letter
 
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
 """Relevance of an ESCI label."""
+WORTH = tuple(2.0**gain - 1.0 for gain in GAINS.values())
+"""What items of each label add to DCG, before the discount of their place; the best first."""
 _PAPER_EPSILON = 1e-6
 _FOUR = "ABCD"
 
@@ -24,9 +26,9 @@ def dcg(gains: list[float]) -> float:
 class Ranking:
     """Rules of query-product ranking."""
 
-    def parse(self, text: str) -> str | None:
-        """Valid letters A to D in order without repeats, as `B,A`; None where there is none."""
-        letters = _order(text, _FOUR)[0]
+    def parse(self, text: str, options: str | None = None, family: str = "") -> str | None:
+        """Letters of the row's options (A to D without a row) in order without repeats, as `B,A`; None without any."""
+        letters = _order(text, _FOUR if options is None else _letters(options))[0]
         return ",".join(letters) or None
 
     def paper(self, case: Case) -> Metrics:
@@ -46,7 +48,7 @@ class Ranking:
         rows = []
         for prediction, labels in zip(case.predictions, case.option_labels, strict=True):
             options = {chr(65 + i): GAINS[label] for i, label in enumerate(labels)}
-            letters, clean = _order(prediction, "".join(options))
+            letters, clean = _order(prediction, _letters(labels))
             ideal = dcg(sorted(options.values(), reverse=True))
             score = dcg([options[x] for x in letters]) / ideal if ideal else 0.0
             malformed = bool(letters) and (not clean or len(letters) < len(options))
@@ -69,6 +71,11 @@ class Ranking:
     def of_sums(self, sums: Floats, n: int, metric: str) -> Floats:
         """The mean of each selection."""
         return np.asarray(sums[:, 0] / max(1, n))
+
+
+def _letters(labels: str) -> str:
+    """The letters of a row's options, of which it has one for each relevance label."""
+    return "".join(chr(65 + i) for i in range(len(labels)))
 
 
 def _order(text: str, allowed: str) -> tuple[list[str], bool]:

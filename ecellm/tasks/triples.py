@@ -19,10 +19,12 @@ _BOUNDARY = re.compile(r'(?="attribute"\s*:)')
 class Triples:
     """Rules of attribute value extraction."""
 
-    def parse(self, text: str) -> str | None:
-        """The list of triples as canonical JSON, or None where the reply is no list."""
-        elements = _strict_read(text, braceless=False)
-        return None if elements is None else json.dumps(elements)
+    def parse(self, text: str, options: str | None = None, family: str = "") -> str | None:
+        """The list of triples as canonical JSON, whatever the order of elements and keys; None where it is no list."""
+        elements = _strict_read(text, braceless=family == "t5")
+        if elements is None:
+            return None
+        return json.dumps(sorted(elements, key=lambda one: json.dumps(one, sort_keys=True)), sort_keys=True)
 
     def paper(self, case: Case) -> Metrics:
         """Micro precision, recall and F1; every pair of gold and predicted triple that agrees is a hit."""

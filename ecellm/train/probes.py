@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ecellm.checkpoint.layout import Position
 from ecellm.checkpoint.restore import steps
 from ecellm.config.schema import Run
 from ecellm.console import note
@@ -25,6 +26,7 @@ from ecellm.evaluate.holder import MEMORY_KEPT
 from ecellm.evaluate.probe import sample, try_step
 from ecellm.model.base import placed
 from ecellm.placement import bundle, selectors
+from ecellm.stage import fingerprint
 from ecellm.storage.base import Storage
 from ecellm.storage.open import open_storage
 from ecellm.train.schedule import total_steps
@@ -54,13 +56,20 @@ class Probes:
         self._failed: set[int] = set()
         if not run.probe.rows:
             return
+        from ecellm.train.keeping import identity  # needs torch
+
         self.storage: Storage = open_storage(run.out, run.storage)
         sample(run, self.storage)
         facts = split_facts(self.storage, "train")
         per_epoch = steps_per_epoch(int(facts["rows"]), run.train.batch_size)
         self.every = run.train.evaluate_every or per_epoch
         self.total = total_steps(per_epoch, run.train.epochs, run.train.max_steps)
-        self.lines = known_lines(self.storage)
+        position = Position(
+            fingerprint=facts["fingerprint"], seed=run.seed, samples=int(facts["rows"]), batch_size=run.train.batch_size
+        )
+        tried = run.probe.model_dump(exclude={"workers"}), run.evaluate.tasks, run.evaluate.similarity_encoder
+        self._of = fingerprint(identity(run, position), tried)[:16]
+        self.lines = {step: line for step, line in known_lines(self.storage).items() if line.get("of") == self._of}
         self._run_json = placed(run).model_dump_json()
         self._task = _task_of(run)
 
@@ -87,16 +96,25 @@ class Probes:
     def finish(self, stop: threading.Event) -> None:
         """Try what is due and still there, unless somebody asks to stop: the next command goes on with it.
 
+        A trial that does not end within `cluster.hang_timeout_s`, perhaps for want of a node, is given up.
+
         Raises StorageError where scores cannot be written even now.
         """
         if not self.run.probe.rows:
             return
         import ray
 
+        tried, since = -1, time.monotonic()
         while not stop.is_set():
             self._looked = -LOOK_S
             self.look()
             if not self._under_way:
+                break
+            if tried != (tried := len(self.lines) + len(self._failed)):
+                since = time.monotonic()
+            if time.monotonic() - since > self.run.cluster.hang_timeout_s:
+                steps_left = ", ".join(map(str, sorted(self._under_way.values())))
+                note(f"trials of steps {steps_left} did not end for {self.run.cluster.hang_timeout_s} s: given up")
                 break
             ray.wait(list(self._under_way), timeout=1.0)
         for reference in self._under_way:
@@ -122,7 +140,7 @@ class Probes:
             except ray.exceptions.RayError as fault:
                 self._passed_over(step, fault)
                 continue
-            self.lines[step] = {"step": step, "scores": scores}
+            self.lines[step] = {"step": step, "decoding": self.run.probe.decoding, "scores": scores, "of": self._of}
             self._unwritten = True
             note(f"step {step} on {_said(scores)}")
         if self._unwritten:

@@ -143,3 +143,20 @@ def test_the_recommender_learns_what_is_bought_after_what() -> None:
     assert recommender.answers(of, [], rows, 1, RecommenderBaseline()) == []
     unknown = replace(rows[0], input='["1: a new thing"]', options='["A: another", "B: lamp"]')
     assert recommender.answers(of, rows[:60], [unknown], 1, RecommenderBaseline(epochs=1)) == ["A"]
+
+
+def test_a_value_that_other_rows_have_speaks_for_a_span() -> None:
+    """Every colour is the answer of a quarter of the rows, and what is no colour is the answer of none."""
+    model = tfidf._SpanModel(rows_of("AVE", 40), 1)
+    weights = model._model.coef_[0]
+    assert weights[model._hash.transform([["known"]]).indices[0]] > 0
+
+
+def test_a_value_that_is_not_in_the_text_does_not_move_the_place_of_one_that_is(learner: EncoderBaseline) -> None:
+    rows = []
+    for one in rows_of("AVE", 24):
+        [triple] = json.loads(one.output)
+        rows.append(replace(one, output=json.dumps([{**triple, "value": "not there at all"}, triple])))
+    found = encoder.answers(TASKS["AVE"], rows, rows[:8], 1, learner.model_copy(update={"epochs": 12}))
+    values = [json.loads(reply)[0]["value"] for reply in found]
+    assert sum(value in COLORS for value in values) >= 6

@@ -2,8 +2,9 @@
 
 Whole files into frames, whole columns through the same cleaning, the same quality control (the same functions of
 `ecellm.ecinstruct.quality`) until each pool has its size, rows to Parquet. Vectorised where pandas can, list
-comprehensions where not, never `apply` row by row. No spilling, no resuming, no card. Splits are by hash or by the
-source, as the build has them, with pandas' own ways of getting there.
+comprehensions where not, never `apply` row by row. A file that several tasks need is read and cleaned once. No
+spilling, no resuming, no card. Splits are by hash or by the source, as the build has them, with pandas' own ways of
+getting there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,7 @@ def _triples(one: dict[str, Any], paragraphs: list[dict[str, str]]) -> str:
     return json.dumps(gold or [{"attribute": name, "value": "None", "source": "None"}])
 
 
+@cache
 def metadata(raw: Path, group: str) -> pd.DataFrame:
     frame = pd.DataFrame(
         [(r["asin"], r.get("title", ""), r.get("category", []), r.get("brand", ""), r.get("also_buy", []),
@@ -349,7 +352,8 @@ def recommendation(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, 
     return frame.assign(items=users["items"], group=users.group), render
 
 
-def judgements(raw: Path, recipe: Recipe) -> pd.DataFrame:
+@cache
+def clean_judgements(raw: Path) -> pd.DataFrame:
     examples = pd.read_parquet(raw / "esci/shopping_queries_dataset_examples.parquet")
     columns = ["product_id", "product_locale", "product_title"]
     products = pd.read_parquet(raw / "esci/shopping_queries_dataset_products.parquet", columns=columns)
@@ -358,10 +362,13 @@ def judgements(raw: Path, recipe: Recipe) -> pd.DataFrame:
     frame["query"], frame["title"] = frame["query"].map(cleaning.clean), frame.title.map(cleaning.clean_title)
     frame = frame[(frame["query"] != "") & (frame.title != "")]
     frame = frame[frame.groupby(["query", "title"]).label.transform("nunique") == 1].drop_duplicates(["query", "title"])
-    frame["asked"] = frame["query"].map(cleaning.key)
+    return frame.assign(asked=frame["query"].map(cleaning.key))
+
+
+def judgements(raw: Path, recipe: Recipe) -> pd.DataFrame:
+    frame = clean_judgements(raw)
     val = hashed(frame.asked, recipe) == "val"
-    frame["pool"] = frame.split.mask((frame.split == "train") & val, "val")
-    return frame
+    return frame.assign(pool=frame.split.mask((frame.split == "train") & val, "val"))
 
 
 def judged(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Render]:
@@ -398,14 +405,19 @@ def ranked(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Render]:
                     entities=columns[5]), None  # fmt: skip
 
 
-def asked(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Render]:
-    inside = ("Sports_and_Outdoors", OOD) if task == "AP" else ("Electronics", "Home_and_Kitchen")
+@cache
+def questions_asked(raw: Path) -> pd.DataFrame:
     records = []
     for split in ("train", "val", "test"):
         records += [(split, r["asin"], r["category"], r["questionText"], r["questionType"], r["review_snippets"],
                      r["is_answerable"], r["answers"]) for r in lines(raw / f"amazonqa/{split}-qar.jsonl")]  # fmt: skip
     names = ["pool", "product", "category", "question", "kind", "snippets", "answerable", "answers"]
-    frame = pd.DataFrame(records, columns=names)
+    return pd.DataFrame(records, columns=names)
+
+
+def asked(raw: Path, task: str, recipe: Recipe) -> tuple[pd.DataFrame, Render]:
+    inside = ("Sports_and_Outdoors", OOD) if task == "AP" else ("Electronics", "Home_and_Kitchen")
+    frame = questions_asked(raw)
     frame = frame[frame.category.isin([*inside, "Cell_Phones_and_Accessories"]) & (frame.snippets.str.len() > 0)]
     order = frame.pool.map({"test": 0, "val": 1, "train": 2})
     frame["pool"] = order.groupby(frame["product"]).transform("min").map({0: "test", 1: "val", 2: "train"})

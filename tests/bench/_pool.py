@@ -56,7 +56,7 @@ def answered(run: Run, folder: str, asked: Sequence[Request], workers: int = 2) 
         found.update((answer.key, answer) for answer in answers)
 
     with ray_session(run, cpus=workers):
-        pool = Timed(run, {"bench": voice}, Queue.of(todo), keep, {})
+        pool = Timed(run, {"bench": voice}, Queue.of(todo), keep, dict)
         try:
             pool.drain(lambda: False)
             seconds = time.perf_counter() - pool.begun

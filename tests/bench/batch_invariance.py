@@ -52,7 +52,7 @@ def run() -> dict[str, Any]:
 def _texts(out: Path) -> dict[str, list[str]]:
     """What each system said, by its file."""
     return {
-        str(path.relative_to(out)): [json.loads(line)["text"] for line in path.read_text().splitlines()]
+        str(path.relative_to(out)): [json.loads(line)["text"] for line in path.read_text().split("\n")[:-1]]
         for path in sorted(out.glob("**/predictions.jsonl"))
     }
 

@@ -27,6 +27,7 @@ from ecellm.config.schema import Build, MadeUp, Model, Run, Sizes, Sources
 from ecellm.sources.marketplace.write import source_files, write_marketplace
 
 GOAL, WORKERS, SEED = 1.6, 2, 1
+MOST_MIB = 4096
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = {
     "build": "from ecellm.ecinstruct.build import build; build(run)",
@@ -42,11 +43,14 @@ def run() -> dict[str, Any]:
         write_marketplace(str(raw), settings(scale), SEED, WORKERS)
         samples: list[dict[str, float]] = []
         peaks: dict[str, float] = {}
+        busy: dict[str, float] = {}
         for turn in range(turns):
             took: dict[str, float] = {}
             for side in sorted(SIDES, reverse=turn % 2 == 1):
                 out = Path(folder, f"{side}-{turn}")
+                before = sum(os.times()[2:4])
                 took[side], peak = measure(side, run_file(raw, out, scale))
+                busy[side] = (sum(os.times()[2:4]) - before) / took[side]
                 peaks[side] = max(peak, peaks.get(side, 0))
                 check(side, out, scale)
             samples.append(took)
@@ -55,9 +59,10 @@ def run() -> dict[str, Any]:
     figure = statistics.median(ratios)
     return {
         "figure": round(figure, 3), "unit": "times the records a second of pandas", "goal": GOAL,
-        "versus": "plain pandas, one process", "holds": figure >= GOAL,
+        "versus": "plain pandas, one process", "holds": figure >= GOAL and peaks["build"] < MOST_MIB * 2**20,
         "samples": [{side: round(records / seconds) for side, seconds in took.items()} for took in samples],
         "seconds": [{side: round(seconds, 1) for side, seconds in took.items()} for took in samples],
+        "cores_busy": {side: round(cores, 2) for side, cores in busy.items()},
         "peak_memory_mib": {side: round(peak / 2**20) for side, peak in peaks.items()},
         "raw_records": records, "how": " ".join((__doc__ or "").split("\n\n")[0].split()),
     }  # fmt: skip

@@ -168,7 +168,7 @@ def _log(out: Path) -> tuple[int, int, int]:
     keys = Counter(
         json.loads(line)["key"]
         for part in (out / "answers/untuned").glob("part-*.jsonl")
-        for line in part.read_text().splitlines()
+        for line in part.read_text().split("\n")[:-1]
     )
     wanted = json.loads((out / "evaluation/COMPLETE").read_text())["voices"]["untuned"]["requests"]
     return len(keys), keys.total() - len(keys), wanted - len(keys)

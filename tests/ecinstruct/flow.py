@@ -51,7 +51,11 @@ class Built:
 
     @property
     def leaks(self) -> list[str]:
-        return [said for said in broken(shared(self.chosen)) if self.near or "near_duplicate" not in said]
+        return [
+            said
+            for said in broken(self.task, shared(self.task, self.chosen))
+            if self.near or "near_duplicate" not in said
+        ]
 
 
 def build(task: str, records: Iterable[Sourced], how: Recipe, parts: int = 3) -> Built:

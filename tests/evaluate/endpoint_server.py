@@ -11,13 +11,15 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 FAULTS = ("429", "500", "503", "hang", "drop", "no json", "no choices", "null text", "429 told")
+FOR_GOOD = ("cut off", "too long", "no choices")
+"""Faults that a prompt may meet every time: a reply that is all thought, a refusal in other words, no reply in it."""
 HANG_S = 3.0
 
 
@@ -38,6 +40,10 @@ class Books:
     settings: list[dict[str, Any]] = field(default_factory=list)
     refuse: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Prompts that are refused for good: status and code."""
+    always: Callable[[str], str] = lambda prompt: ""
+    """The fault that a prompt meets every time; empty: none."""
+    busy: int = 0
+    """The next so many requests are told that they come too fast."""
     filtered: set[str] = field(default_factory=set)
     """Prompts whose reply a filter takes: it has no text and says so."""
     refuse_setting: str = ""
@@ -51,6 +57,12 @@ class Books:
 def reply_to(prompt: str) -> str:
     """What the server says to a prompt."""
     return ("yes", "no")[hashlib.sha256(prompt.encode()).digest()[0] % 2]
+
+
+def for_good(prompt: str, share: float) -> str:
+    """One of the faults that last, for a part of the prompts; empty for the others."""
+    digest = hashlib.sha256(f"for good {prompt}".encode()).digest()
+    return FOR_GOOD[digest[4] % len(FOR_GOOD)] if int.from_bytes(digest[:4]) / 2**32 < share else ""
 
 
 def fault_of(prompt: str, times: int, share: float) -> str:
@@ -103,7 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
             if books.refuse_setting and books.refuse_setting in body:
                 self._send(400, {"error": {"message": "use max_completion_tokens", "code": "unsupported_parameter"}})
                 return
-            self._answer(prompt, chat, fault_of(prompt, times, books.share))
+            with books.lock:
+                busy = books.busy > 0
+                books.busy -= busy
+            fault = "429" if busy else books.always(prompt) or fault_of(prompt, times, books.share)
+            self._answer(prompt, chat, fault)
         except (BrokenPipeError, ConnectionResetError):
             pass
         finally:
@@ -132,6 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
             more = {"Retry-After": "0.05"} if fault.endswith("told") else {}
             self._send(int(fault[:3]), {"error": {"message": "not now", "code": "busy"}}, more)
             return
+        if fault == "too long":
+            message = f"This model's maximum context length is 8 tokens, your prompt has {len(prompt)}."
+            self._send(400, {"object": "error", "message": message, "type": "BadRequestError", "code": 400})
+            return
         if fault == "no json":
             self._raw(200, b'{"id": "x", "choi', {})
             return
@@ -141,8 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
             books.answer_tokens += 1
             books.answered[prompt] += not fault
         filtered = prompt in books.filtered
-        text = None if filtered or fault == "null text" else reply_to(prompt)
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "content_filter" if filtered else "stop"}
+        text = None if filtered or fault in ("null text", "cut off") else reply_to(prompt)
+        reason = "content_filter" if filtered else "length" if fault == "cut off" else "stop"
+        choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         choices = [] if fault == "no choices" else [choice]
         kind = "chat.completion" if chat else "text_completion"

@@ -1,10 +1,14 @@
 """The log keeps what was answered through a kill; the gather knows once from twice and never."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ecellm.errors import ClusterError, StorageError
+from ecellm.evaluate import log as log_module
+from ecellm.evaluate.examples import END
 from ecellm.evaluate.gather import Gather
 from ecellm.evaluate.log import MOST_PARTS, Answer, LogWriter, read_log
 from ecellm.evaluate.requests import Asked
@@ -42,6 +46,37 @@ def test_answers_are_told_of_only_when_they_are_on_storage(tmp_path: Path) -> No
     assert [one.key for one in log.add([_answer("b")])] == ["a", "b"]
     assert set(_read(tmp_path)) == {"a", "b"}
     assert log.flush() == []
+
+
+def test_what_is_due_is_written_though_no_more_answers_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "FLUSH_SECONDS", 0.02)
+    log = _log(tmp_path)
+    assert log.add([_answer("a")]) == []
+    until = time.monotonic() + 20
+    while not _read(tmp_path) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert set(_read(tmp_path)) == {"a"}
+    assert [one.key for one in log.add([_answer("b")])] == ["a"]
+    assert [one.key for one in log.flush()] == ["b"]
+
+
+def test_what_could_not_be_written_is_kept_for_the_next_try(tmp_path: Path) -> None:
+    class Full(LocalStorage):
+        full = True
+
+        def write(self, key: str, data: bytes) -> None:
+            if self.full:
+                raise StorageError("the disk is full")
+            super().write(key, data)
+
+    storage = Full(str(tmp_path))
+    log = LogWriter(storage, FOLDER)
+    log.add([_answer("a")])
+    with pytest.raises(StorageError, match="full"):
+        log.flush()
+    storage.full = False
+    assert [one.key for one in log.flush()] == ["a"]
+    assert set(_read(tmp_path)) == {"a"}
 
 
 def test_shares_and_bills_come_back(tmp_path: Path) -> None:
@@ -145,3 +180,12 @@ def test_an_answer_twice_unasked_or_never_raises() -> None:
     gather.add([_answer("a", "Yes")])
     found = gather.predictions(asked)
     assert [(one.id, one.parsed) for one in found] == [("1", "yes"), ("2", None)]
+
+
+def test_an_answer_after_worked_examples_ends_where_theirs_do() -> None:
+    gather = Gather(["a"])
+    gather.add([_answer("a", "\nyes\n\nBelow is another\n\nno")])
+    one = Asked(setting="IND", task="PM", id="1", key="a", prompt_sha256="p")
+    assert gather.predictions([one])[0].parsed is None
+    [found] = gather.predictions([replace(one, end=END)])
+    assert (found.text, found.parsed) == ("yes", "yes")

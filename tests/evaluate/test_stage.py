@@ -143,6 +143,17 @@ def test_worked_examples_stand_before_the_prompt_and_share_the_base_models_log(r
     assert marker["voices"]["untuned"]["requests"] == 2 * 10
 
 
+def test_prompts_of_another_kind_are_asked_though_rows_and_models_are_the_same(run: Run, here: Here) -> None:
+    only = changed(run, systems=["untuned"])
+    evaluate(only)
+    assert evaluate(only)["skipped"]
+    policy = Path(run.out) / "prompt.json"
+    for place in (policy, Path(run.out) / "model" / "prompt.json"):
+        if place.exists():
+            place.write_text(place.read_text().replace('"alpaca"', '"mistral"'))
+    assert not evaluate(only)["skipped"]
+
+
 def test_another_model_folder_is_a_system_of_its_own(run: Run, here: Here) -> None:
     other = {"name": "other", "model": str(Path(run.out) / "base")}
     scores = evaluate(changed(run, systems=["untuned"], models=[other]))["scores"]

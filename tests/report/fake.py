@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecellm.evaluate.scores import Judges, items_json, predictions_jsonl, score_task
+from ecellm.evaluate.scores import Judges, as_read, items_json, predictions_jsonl, score_task
 from ecellm.records import Prediction, Row
 from ecellm.rows import write_rows
 from ecellm.storage.local import LocalStorage
@@ -53,7 +53,7 @@ def fake_out(folder: Path, seed: int = 1, name: str = "toy") -> Path:
                 mine = [row for row in rows if row.split == "test" and row.setting == setting and _id(row) == task]
                 if not mine or not _has(system, task):
                     continue
-                said = [_prediction(row, draw, level, system) for row in mine]
+                said = as_read(TASKS[task], mine, [_prediction(row, draw, level, system) for row in mine])
                 entry, items = score_task(TASKS[task], mine, said, judges)
                 scores.setdefault(setting, {})[task] = entry
                 place = "evaluation" if system == "tuned" else f"baselines/{system}"

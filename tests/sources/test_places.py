@@ -50,6 +50,22 @@ def test_one_file_in_four_places(folder: Path, s3: str, web: Callable[..., str],
     assert size_of(f"{s3}/raw/{name}") == (folder / name).stat().st_size
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_address_that_is_signed_for_get_alone(folder: Path, web: Callable[..., str], ranges: bool) -> None:
+    """S3 answers 403 to HEAD of such an address."""
+    (folder / "empty.json").touch()
+    address = web(folder, ranges=ranges, head=False)
+    for name in ("Toys.json.gz", "Toys.parquet"):
+        assert _users(address, f"{name}?signature=SECRET") == [review["reviewerID"] for review in REVIEWS]
+        assert digest_of(f"{address}/{name}") == digest_of(f"{web(folder)}/{name}")
+        assert size_of(f"{address}/{name}") == (folder / name).stat().st_size
+    assert size_of(f"{address}/empty.json") == 0
+    assert _users(address, "empty.json") == []
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        _users(address, "Nothing.json")
+    assert caught.value.found == "status 404"
+
+
 def test_a_folder_on_s3(folder: Path, s3: str) -> None:
     storage = open_storage(s3)
     for path in folder.glob("*.csv"):

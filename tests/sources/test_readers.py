@@ -12,7 +12,7 @@ import pytest
 
 from ecellm.config.schema import SourceFile
 from ecellm.errors import DataError
-from ecellm.sources.lines import File
+from ecellm.sources.lines import File, text_of
 from ecellm.sources.read import FORMAT_TASKS, FORMATS, Tally, parts_of, pieces_of, read_piece, read_source
 from ecellm.sources.records import CatalogueItem, Judgement, ListedProduct, Match
 
@@ -136,6 +136,80 @@ def test_cut_off_files_are_data_errors(tmp_path: Path) -> None:
         _read(tmp_path, "amazon_reviews", "a.json.gz")
 
 
+@pytest.mark.parametrize("ending", ["pq", "data"])
+def test_esci_is_parquet_whatever_its_name(tmp_path: Path, ending: str) -> None:
+    _esci(tmp_path)
+    for kind in ("examples", "products"):
+        (tmp_path / f"shopping_queries_dataset_{kind}.parquet").rename(tmp_path / f"{kind}.{ending}")
+    source, tally = SourceFile(format="esci", path=f"examples.{ending}"), Tally("x")
+    parts = parts_of(source, str(tmp_path))
+    assert len(parts) == (2 if ending == "pq" else 1)
+    found = [record for part in parts for place in pieces_of(source, part, size=20)
+             for record in read_piece(source, part, place, tally)]  # fmt: skip
+    assert [record.product for record in found if isinstance(record, Judgement)] == ["p", "q"]
+    assert len(_read(tmp_path, "esci", f"products.{ending}")) == 2
+
+
+def test_a_text_that_is_no_utf_8_in_parquet_is_a_data_error(tmp_path: Path) -> None:
+    text = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\3\0\0\0"), pa.py_buffer(b"a\xffb"))
+    pq.write_table(pa.table({"reviewerID": text}), tmp_path / "Toys.parquet")
+    with pytest.raises(DataError, match=r"Toys\.parquet: not a whole Parquet file") as caught:
+        _read(tmp_path, "amazon_reviews", "Toys.parquet")
+    assert "invalid start byte" in caught.value.found
+
+
+DEEP = "[" * 1000 + "]" * 1000
+
+
+@pytest.mark.parametrize(
+    ("format", "line", "records"),
+    [
+        ("amazon_reviews", {**REVIEW, "reviewText": "<deep>"}, 1),
+        ("amazon_reviews", {**REVIEW, "overall": "<deep>"}, 0),
+        ("amazon_metadata", {"asin": "A", "title": "<deep>", "category": ["<deep>"], "also_buy": ["<deep>"]}, 1),
+        ("amazonqa", {"questionText": "Why?", "category": "<deep>", "review_snippets": ["<deep>"]}, 1),
+        ("mave", {"id": 1, "category": "<deep>", "paragraphs": [{"text": "red", "source": "title"}],
+                  "attributes": [{"key": "Color", "evidences": []}]}, 1),
+        ("mave", {"id": 1, "paragraphs": [{"text": "red", "source": "title"}],
+                  "attributes": [{"key": "<deep>", "evidences": []}]}, 0),
+        ("ae_jsonl", {"input": "red", "category": "<deep>", "target_scores": {"Color": {"red": 1}}}, 0),
+    ],
+)  # fmt: skip
+def test_lists_in_lists_are_read_or_counted(tmp_path: Path, format: str, line: dict, records: int) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(line).replace('"<deep>"', DEEP))
+    tally = Tally("a.jsonl")
+    assert len(_read(tmp_path, format, "a.jsonl", tally)) == records
+    assert (tally.used, tally.bad) == ((1, 0) if records else (0, 1))
+
+
+def test_lists_of_texts_are_joined_however_nested() -> None:
+    assert text_of(["a", ["b", ["", "nan"], [], [["c"], 5, None]], "d"]) == "a b c d"
+    assert text_of(json.loads("[" * 300 + '"x", "y"' + "]" * 300)) == "x y"
+    assert text_of([[], ["nan"]]) == text_of({"a": "b"}) == ""
+
+
+def test_a_row_that_is_no_utf_8_is_counted_at_its_line(tmp_path: Path) -> None:
+    head = "query,product_id,esci_label,product_title\n"
+    rows = [f"q,p{i},E,title {i}\n".encode() for i in range(2000)]
+    rows[1500] = b"q,p,E,caf\xe9\n"
+    (tmp_path / "a.csv").write_bytes(head.encode() + b"".join(rows))
+    tally = Tally("a.csv")
+    assert len(_read(tmp_path, "esci_csv", "a.csv", tally)) == 1999
+    assert (tally.lines, tally.used, tally.bad) == (2000, 1999, 1)
+    assert tally.faults == ["a.csv, line 1502: not utf-8"]
+    (tmp_path / "a.csv").write_bytes(b"caf\xe9," + head.encode())
+    with pytest.raises(DataError, match=r"a\.csv, line 1: cannot be read on") as caught:
+        _read(tmp_path, "esci_csv", "a.csv")
+    assert "the header is not utf-8" in caught.value.found
+
+
+def test_a_cut_off_catalogue_is_a_data_error(tmp_path: Path) -> None:
+    whole = gzip.compress(b'"id","title"\n' + b"".join(b"%d,mug\n" % i for i in range(5000)))
+    (tmp_path / "Amazon.csv.gz").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match="cannot be read on"):
+        _read(tmp_path, "amazon_google", "Amazon.csv.gz")
+
+
 def test_missing_file_and_other_encoding(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         _read(tmp_path, "amazonqa", "nothing.jsonl")
@@ -164,6 +238,28 @@ def test_the_layout_of_2023(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([item]), tmp_path / "meta_Toys.parquet")
     (product,) = _read(tmp_path, "amazon_metadata", "meta_Toys.parquet")
     assert (product.id, product.brand, product.category, product.also_buy) == ("P", "Acme", ("Toys", "Games"), ())
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+@pytest.mark.parametrize(
+    "header", ["user_id,parent_asin,rating,timestamp", "parent_asin, user_id, timestamp, history, rating"]
+)
+def test_the_header_of_ratings_names_their_columns_in_every_piece(tmp_path: Path, header: str, size: int) -> None:
+    names = [name.strip() for name in header.split(",")]
+    rows = [{"user_id": f"U{i}", "parent_asin": f"B{i:09d}", "rating": "5.0", "timestamp": "7", "history": "x"}
+            for i in range(30)]  # fmt: skip
+    lines = [header, *(",".join(row[name] for name in names) for row in rows), "U1,B000000001,5.0"]
+    (tmp_path / "Toys.csv").write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
+    source, tally = SourceFile(format="amazon_ratings", path="Toys.csv"), Tally("Toys.csv")
+    (part,) = parts_of(source, str(tmp_path))
+    places = list(pieces_of(source, part, size=size))
+    assert (len(places) > 5) == (size == 100)
+    found = [record for place in places for record in read_piece(source, part, place, tally)]
+    assert [(one.user, one.product, one.rating, one.time, one.line) for one in found] == [
+        (row["user_id"], row["parent_asin"], 5.0, 7, number) for number, row in enumerate(rows, 2)
+    ]
+    assert (tally.lines, tally.used, tally.bad) == (31, 30, 1)
+    assert tally.faults == ["Toys.csv, line 32: not user_id,parent_asin,rating,timestamp"]
 
 
 def test_pieces_give_what_the_whole_gives(tmp_path: Path) -> None:

@@ -83,9 +83,21 @@ def test_vespa_joins_titles_from_the_file_beside(tmp_path: Path) -> None:
     text = "example_id,query,product_id,esci_label,split\n1,q,b,S,test\n2,q,zzz,E,test\n"
     (judgement,), tally = read(tmp_path, text, VESPA)
     assert (judgement.title, judgement.label, judgement.split) == ("title b", "S", "test")
-    assert tally.bad == 1
+    assert (tally.lines, tally.used, tally.bad, tally.skipped) == (4, 2, 1, 1), "product a is in no judgement"
     folder = VESPA.model_copy(update={"path": tmp_path.name})
     assert list(read_source(folder, str(tmp_path.parent), Tally("x"))) == [judgement]
+
+
+def test_vespa_counts_the_lines_of_its_product_file(tmp_path: Path) -> None:
+    products(tmp_path, "a")
+    with open(tmp_path / "x_products.jsonl", "a") as file:
+        file.write('{broken\n{"fields": {"id": 5}}\n')
+    found, tally = read(tmp_path, "query,product_id,esci_label\nq,a,S\nq,,S\n", VESPA)
+    assert len(found) == 1
+    assert (tally.lines, tally.used, tally.bad, tally.skipped) == (5, 2, 3, 0)
+    assert [fault.partition(":")[0] for fault in tally.faults] == [
+        "x_products.jsonl, line 2", "x_products.jsonl, line 3", "x_judgements.csv, line 3",
+    ]  # fmt: skip
 
 
 def test_vespa_needs_its_product_file_and_its_name(tmp_path: Path) -> None:
@@ -111,7 +123,8 @@ def test_the_real_files(shared: Path, format: str, name: str, labels: dict[str, 
     found = [record for record in read_source(source, str(shared / "data"), tally) if isinstance(record, Judgement)]
     assert Counter(judgement.label for judgement in found) == labels
     assert len({judgement.query for judgement in found}) == queries
-    assert (tally.lines, tally.bad) == (sum(labels.values()), 0)
+    beside = sum(labels.values()) if format == "esci_vespa" else 0  # a product for each judgement
+    assert (tally.lines, tally.used, tally.bad) == (sum(labels.values()) + beside, tally.lines, 0)
 
 
 def test_exact_pairs_get_irrelevant_products_of_other_queries_for_training_only(tmp_path: Path) -> None:
@@ -120,12 +133,16 @@ def test_exact_pairs_get_irrelevant_products_of_other_queries_for_training_only(
     rows += "20,lamp shade,x,us,E,1,test,lamp shade\n30,lamp,s9,us,S,1,test,shoes 9\n"
     (tmp_path / "pairs.csv").write_text(FULL + rows)
     source = SourceFile(format="esci_exact", path="pairs.csv")
-    found = [record for record in read_source(source, str(tmp_path), Tally("x")) if isinstance(record, Judgement)]
+    tally = Tally("x")
+    found = [record for record in read_source(source, str(tmp_path), tally) if isinstance(record, Judgement)]
     assert {judgement.split for judgement in found} == {"train"}
     lamp = [judgement for judgement in found if judgement.query == "lamp"]
     assert Counter(judgement.label for judgement in lamp) == {"E": 2, "I": 2}
     assert {judgement.title.split()[0] for judgement in lamp if judgement.label == "I"} == {"shoes"}
     assert len({judgement.example for judgement in found}) == len(found)
+    shown = {judgement.title for judgement in found}
+    assert len(shown) < 10
+    assert (tally.lines, tally.used, tally.skipped, tally.bad) == (10, len(shown), 10 - len(shown), 0)
 
 
 def test_the_real_exact_file(shared: Path) -> None:
@@ -136,3 +153,5 @@ def test_the_real_exact_file(shared: Path) -> None:
     assert labels["I"] == 100
     assert 50 <= labels["E"] <= 100
     assert (tally.lines, tally.bad) == (485, 0)
+    assert labels["E"] <= tally.used <= len(found)
+    assert tally.used + tally.skipped == 485

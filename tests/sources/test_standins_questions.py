@@ -67,7 +67,7 @@ def test_epqa_gives_a_question_with_an_answer_and_one_without(tmp_path: Path) ->
     assert "it floats" not in no.snippets
     assert "it may" not in yes.snippets + no.snippets
     assert yes.id != no.id
-    assert (tally.lines, tally.used, tally.bad) == (8, 8, 0)
+    assert (tally.lines, tally.used, tally.skipped, tally.bad) == (8, 7, 1, 0), "who only helps is left out"
 
 
 def test_epqa_without_a_full_answer_is_unanswerable(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_long_snippet_is_not_shown(tmp_path: Path) -> None:
     rows = [candidate(long, 2, "Yes."), candidate("aside", 0), candidate(long + "more", 0)]
     (question,), tally = read(tmp_path, "epqa", EPQA, *rows)
     assert (question.answerable, question.snippets) == (False, ("aside",))
-    assert tally.bad == 0
+    assert (tally.used, tally.skipped, tally.bad) == (1, 2, 0)
 
 
 def test_hetpqa_evidence_has_no_answers(tmp_path: Path) -> None:
@@ -113,8 +113,10 @@ def test_hetpqa_evidence_has_no_answers(tmp_path: Path) -> None:
 def test_hetpqa_answers_stand_among_snippets_of_the_same_product(tmp_path: Path) -> None:
     rows = [("B3", f"question {number}", f"snippet {number}", f"answer {number}", "CQA") for number in range(6)]
     rows.append(("B9", "alone?", "alone", "it is alone", "CQA"))
-    found, _ = read(tmp_path, "hetpqa_answers", ANSWERS, *rows, rows[0])
+    long = ("B3", "question 9", "word " * 41, "answer", "CQA")
+    found, tally = read(tmp_path, "hetpqa_answers", ANSWERS, *rows, rows[0], long)
     assert len(found) == 7, "the repeated line is one question"
+    assert (tally.lines, tally.used, tally.skipped) == (9, 7, 2)
     for question in found:
         number = question.text.removeprefix("question ")
         assert question.answerable
@@ -153,12 +155,17 @@ def test_subjqa_s_answer_is_in_its_window_and_in_the_review_s_own_spelling(tmp_p
 
 def test_subjqa_takes_the_majority_and_leaves_a_tie_out(tmp_path: Path) -> None:
     yes, no = review("Nice box", "(0, 8)"), review("ANSWERNOTFOUND", "(0, 0)")
-    assert read(tmp_path, "subjqa", SUBJ, yes, no)[0] == []
+    found, tally = read(tmp_path, "subjqa", SUBJ, yes, no)
+    assert (found, tally.used, tally.skipped) == ([], 0, 2)
     assert read(tmp_path, "subjqa", SUBJ, yes, no, yes)[0][0].answerable is True
     assert read(tmp_path, "subjqa", SUBJ, no, yes, no)[0][0].answerable is False
 
 
-@pytest.mark.parametrize("indices", ["(0, 3)", "(900", "__import__('os').getcwd()", "7"])
+@pytest.mark.parametrize(
+    "indices",
+    ["(0, 3)", "(900", "__import__('os').getcwd()", "7", "(None, 8)", "(False, 8)", f"({-len(REVIEW)}, 8)",
+     "-" * 20_000 + "1"],
+)  # fmt: skip
 def test_subjqa_counts_a_span_that_is_not_there(tmp_path: Path, indices: str) -> None:
     found, tally = read(tmp_path, "subjqa", SUBJ, review("Nice box", indices))
     assert found == []
@@ -187,7 +194,7 @@ def test_python_literals_are_read_and_never_run(tmp_path: Path) -> None:
     (question,), tally = through(SourceFile(format="amazon_qa_literal", path="qa.json.gz"), str(tmp_path))
     assert (question.text, question.answers) == ('Is it "red"?', (("It's red.", 0, 0),))
     assert (question.answerable, question.snippets, question.descriptive) == (None, (), True)
-    assert (tally.lines, tally.used, tally.bad) == (4, 2, 2)
+    assert (tally.lines, tally.used, tally.skipped, tally.bad) == (4, 1, 1, 2), "said twice is used once"
     assert not (tmp_path / "ran").exists()
     assert not Path("ran").exists()
 
@@ -220,6 +227,7 @@ def test_a_disk_that_fails_is_refused_at_its_line() -> None:
 def test_the_real_files(shared: Path, format: str, name: str, lines: int, bad: int, yes: int, no: int) -> None:
     found, tally = through(SourceFile.model_validate({"format": format, "path": name}), str(shared / "data"))
     assert (tally.lines, tally.bad) == (lines, bad)
+    assert tally.used + tally.skipped == lines - bad
     answerable = Counter(question.answerable for question in found)
     assert (answerable[True], answerable[False]) == (yes, no)
     assert len({question.id for question in found}) == len(found)

@@ -131,6 +131,16 @@ def test_a_prediction_that_is_no_text_is_blank_and_flagged(name: str) -> None:
     assert TASKS[name].score(case, "strict")["n_invalid"] == 1
 
 
+def test_triples_are_the_same_in_any_order() -> None:
+    of = TASKS["AVE"]
+    one, other = ({"attribute": "color", "value": value, "source": "product title"} for value in ("red", "blue"))
+    gold, turned = json.dumps([one, other]), json.dumps([dict(reversed(t.items())) for t in (other, one)])
+    assert of.score(Case.of([turned], [gold], setting="IND"), "strict")["f1"] == 1.0
+    assert of.parse(turned) == of.parse(gold)
+    assert of.parse(json.dumps([one])) != of.parse(gold) != of.parse(json.dumps([one, other, other]))
+    assert of.parse('[3, null, {"b": [1], "a": {}}, "x", []]') == of.parse('["x", [], {"a": {}, "b": [1]}, 3, null]')
+
+
 def test_a_reading_can_be_written_as_utf8() -> None:
     parsed = TASKS["AVE"].parse('["\\ud800"]')
     assert parsed is not None

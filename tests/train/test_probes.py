@@ -75,7 +75,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Probes:
 
     run = make(tmp_path / "out", workers=2)
     put_rows(LocalStorage(run.out), VAL)
-    monkeypatch.setattr(probes, "split_facts", lambda storage, split: {"rows": 80})
+    monkeypatch.setattr(probes, "split_facts", lambda storage, split: {"rows": 80, "fingerprint": "tokens"})
     monkeypatch.setattr(probes, "_task_of", lambda run: FakeTask())
     monkeypatch.setattr(probes, "LOOK_S", 0.0)
     found: Any = Probes(run)
@@ -110,6 +110,32 @@ def test_the_newest_that_is_due_goes_first_and_no_more_at_once_than_there_are_wo
     assert set(known_lines(tried.storage)) == {10}
     again = Probes(tried.run)
     assert 10 not in again._due()
+
+
+def test_lines_of_other_settings_are_not_taken_for_these(tried: Any) -> None:
+    whole(tried.run, 2)
+    tried.look()
+    tried.done[2] = {"PM": {"metric": "f1", "value": 0.5, "n": 4}}
+    tried.look()
+    assert Probes(tried.run)._due() == []
+    faster = tried.run.train.model_copy(update={"learning_rate": 0.5})
+    assert Probes(tried.run.model_copy(update={"train": faster}))._due() == [2]
+    other = tried.run.probe.model_copy(update={"decoding": "choice"})
+    assert Probes(tried.run.model_copy(update={"probe": other}))._due() == [2]
+
+
+def test_a_trial_that_never_begins_does_not_hold_the_end_up(
+    tried: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    cancelled: list[int] = []
+    monkeypatch.setattr(ray, "cancel", lambda reference, force: cancelled.append(reference))
+    tried.run = tried.run.model_copy(update={"cluster": tried.run.cluster.model_copy(update={"hang_timeout_s": 1})})
+    whole(tried.run, 2)
+    tried.finish(threading.Event())
+    assert cancelled == [2]
+    assert "trials of steps 2 did not end for 1 s: given up" in capfd.readouterr().err
 
 
 def test_a_trial_that_fails_is_told_of_once_and_training_goes_on(tried: Any, capfd: pytest.CaptureFixture[str]) -> None:

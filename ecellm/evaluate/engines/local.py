@@ -9,7 +9,7 @@ from ecellm.evaluate.log import Answer
 from ecellm.evaluate.requests import Request
 from ecellm.model.choose import Likelihood, best, expected_order
 from ecellm.model.generate import Generator, Question
-from ecellm.tasks.ranking import GAINS
+from ecellm.tasks.ranking import WORTH
 
 MOST_SHARES = 24
 """Possible answers whose probabilities are kept with an answer."""
@@ -48,7 +48,7 @@ def chosen(request: Request, likely: Sequence[Likelihood]) -> Answer:
     form = request.form
     if form.ranked:
         shares = [one.stepwise for one in likely]
-        order = expected_order([text.split(",") for text in form.options], shares, tuple(GAINS.values()))
+        order = expected_order([text.split(",") for text in form.options], shares, WORTH)
         text = ",".join(order)
     else:
         shares = [one.share for one in likely]

@@ -8,34 +8,59 @@ import time
 from collections.abc import Callable
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
+_MOST_REFUSALS = 8
+"""More of them make no wait longer."""
 
 
 class Pace:
-    """Requests and tokens a minute, shared by all threads. A limit of 0 is none."""
+    """Requests and tokens a minute, shared by all threads. A limit of 0 is none.
+
+    An endpoint that says it is asked too fast is left alone by all of them, longer each time that it says so again.
+    """
 
     def __init__(
         self,
         requests_per_minute: int,
         tokens_per_minute: int,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
+        draw: random.Random | None = None,
     ) -> None:
         self._seconds_per_request = 60 / requests_per_minute if requests_per_minute else 0.0
         self._seconds_per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep, self._draw = clock, sleep, draw or random.Random()
         self._lock = threading.Lock()
-        self._free_at = clock()
+        self._free_at = self._held_until = clock()
+        self._refusals = 0
+        self._refused_since: float | None = None
 
     def wait(self, tokens: int) -> None:
         """Return when a request with so many tokens may be sent."""
         needs = max(self._seconds_per_request, tokens * self._seconds_per_token)
-        if not needs:
-            return
         with self._lock:
             begin = max(self._clock(), self._free_at)
             self._free_at = begin + needs
-        if (ahead := begin - self._clock()) > 0:
+        while (ahead := max(begin, self._held_until) - self._clock()) > 0:  # the hold may grow meanwhile
             self._sleep(ahead)
+
+    def refused(self, told: float | None) -> float:
+        """The endpoint was asked too fast: hold everybody back. Returns for how many seconds it has said only that."""
+        with self._lock:
+            now = self._clock()
+            if self._refused_since is None:
+                self._refused_since = now
+            if now >= self._held_until:  # those that were refused together count once
+                self._refusals = min(_MOST_REFUSALS, self._refusals + 1)
+            held = now + wait_before(max(1, self._refusals), told, self._draw)
+            self._held_until = max(self._held_until, held)
+            self._free_at = max(self._free_at, self._held_until)
+            return now - self._refused_since
+
+    def accepted(self) -> None:
+        """The endpoint has taken a request: the next hold is shorter."""
+        with self._lock:
+            self._refused_since = None
+            self._refusals = max(0, self._refusals - 1)
 
 
 def wait_before(attempt: int, told: float | None, draw: random.Random) -> float:
