@@ -53,7 +53,8 @@ def test_a_good_run_has_no_fault() -> None:
             "evaluate.models.0.endpoint.url",
         ),
         ({"evaluate": {"also": ["choice", "choice"]}}, "evaluate.also"),
-        ({"evaluate": {"engine": "vllm", "also": ["choice"]}}, "evaluate.decoding"),
+        ({"evaluate": {"engine": "vllm", "also": ["choice"]}}, "evaluate.also"),
+        ({"evaluate": {"engine": "vllm", "decoding": "choice"}}, "evaluate.decoding"),
         ({"probe": {"setting": "IND"}}, "probe.setting"),
         ({"probe": {"rows": 4}, "train": {"engine": "plain"}}, "probe.rows"),
     ],
@@ -67,3 +68,8 @@ def test_a_broken_rule_names_its_setting(change: dict[str, Any], path: str) -> N
 
 def test_every_rule_says_why() -> None:
     assert all(rule.__doc__ for rule in RULES)
+
+
+def test_a_further_decoding_is_for_the_models_that_can() -> None:
+    beside = {"name": "a", "model": "x", "engine": "openai"}
+    assert not faults(Run.model_validate({**GOOD, "evaluate": {"models": [beside], "also": ["choice"]}}))
