@@ -21,20 +21,7 @@ from ecellm.tasks.registry import ALIASES
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TEXT = st.text(max_size=20) | st.sampled_from(
-    [
-        "",
-        " ",
-        "None",
-        "nan",
-        "NaN",
-        "a\ud83d",
-        "\udc00\ud800",
-        '{"product 1": NaN}',
-        "['A: x']",
-        "A,B",
-        "x" * 3000,
-        "\0",
-    ]
+    ["", " ", "None", "nan", "NaN", "a\ud83d", "\udc00\ud800", '{"product 1": NaN}', "A,B", "x" * 3000, "\0"]
 )
 LACKING = st.sampled_from([None, "", " ", "None", "nan", "NaN", math.nan])
 GOOD = st.fixed_dictionaries(
