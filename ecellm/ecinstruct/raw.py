@@ -180,7 +180,7 @@ def feeds_of(run: Run, raw: Sequence[Raw]) -> list[Feed]:
                 source = entry.model_copy(update={"category": "", "domain": "IND"})
             else:
                 key = (*key, entry.category, entry.domain)
-            label = label_of(entry, names[part.location], one.made_up)
+            label = label_of(entry, max(part.name, names[part.location], key=len), one.made_up)
             found.setdefault(key, (source, part, label, []))[3].append(use)
     ordered = sorted(found.values(), key=lambda feed: (feed[2], feed[1].name, feed[0].category, feed[0].domain))
     return [Feed(number, label, source, part, tuple(sorted(uses, key=lambda use: (use.tasks, use.category))), held)

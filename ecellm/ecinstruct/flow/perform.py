@@ -74,7 +74,7 @@ def _scatter(feed: Feed, number: int, place: Place, mine: list[tuple[Family, Des
         used = not mixed
         for family, desk, at, use in found:
             if isinstance(record, Question) and mixed:
-                if use.category and record.category not in ("", use.category):
+                if use.category and record.category != use.category:
                     continue
                 at.group = record.category or use.category
                 at.domain = _domain(feed, at.group, "OOD" if use.domain == "OOD" else record.domain)
