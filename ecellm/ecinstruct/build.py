@@ -8,8 +8,9 @@ same.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any
 
 from ecellm import console
@@ -34,6 +35,7 @@ from ecellm.storage.open import open_storage
 
 VERSION = 3
 """Raise it when a builder's output changes, so that old rows are built again."""
+FAMILIES = "families.json"
 SMALL_BYTES = 96 << 20
 """Raw bytes that are built in this process unless `build.workers` says otherwise: Ray would take longer to start."""
 
@@ -82,7 +84,7 @@ def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw
         folder = join(FOLDER, "tasks", task)
         if is_complete(storage, folder, marks[task]):
             console.console.print(f"  {task:<4} done before")
-            done[task] = _facts(storage, folder)["card"]
+            done[task] = json.loads(_facts(storage, folder)["card"])
             continue
         storage.delete(join(folder, "COMPLETE"))
         for split in SPLITS:
@@ -103,20 +105,21 @@ def _build(
     run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], whole: str, missing: list[str],
     marks: dict[str, str],
 ) -> Outcome:  # fmt: skip
-    kin = {other for task in missing for other in _kin(run, task)}
-    feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in kin)])
     total = sum(one.unpacked for one in raw)
     parts, piece_bytes = Job.sizes(total)
     small = total < SMALL_BYTES if run.build.workers == 0 else run.build.workers == 1
-    scratch = _scratch(run, storage, fingerprint(whole, sorted(missing), parts, piece_bytes)[:16])
-    families = tuple(dict.fromkeys(FAMILY_OF[task] for task in missing))
+    scratch = _scratch(run, storage, fingerprint(whole, parts, piece_bytes)[:16])
+    families = _families(scratch, tuple(dict.fromkeys(FAMILY_OF[task] for task in missing)))
+    fed = [task for task in run.build.tasks if FAMILY_OF[task] in families]
+    feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in fed)])
     job = Job(scratch.root, os.path.abspath(run.out) if not is_remote(run.out) else run.out, run.storage, tuple(feeds),
               recipes, parts, piece_bytes, families)  # fmt: skip
 
     def on_task(task: str, facts: dict[str, Any]) -> None:
         facts["sources"] = {feed.label: tallies[feed.number] for feed in feeds if task in feed.tasks}
         if facts["samples"]["train"]:
-            publish(storage, join(FOLDER, "tasks", task), marks[task], card=whole_task(facts))
+            # As text: the steps are in the order in which they are taken, and a marker sorts its keys.
+            publish(storage, join(FOLDER, "tasks", task), marks[task], card=json.dumps(whole_task(facts)))
         console.console.print(f"  {task:<4} " + "  ".join(f"{pool} {n:>6}" for pool, n in facts["samples"].items()))
 
     tallies: dict[int, Any] = {}
@@ -147,6 +150,21 @@ def _scratch(run: Run, storage: Storage, name: str) -> Scratch:
             if other != name:
                 Scratch(join(root, other)).clear()
     return Scratch(join(root, name), run.storage)
+
+
+def _families(scratch: Scratch, needed: tuple[str, ...]) -> tuple[str, ...]:
+    """The families that the parts in a scratch are of; where one that is needed is not among them, all is done anew.
+
+    A build that was killed while it wrote its tasks needs fewer than it began with, and finds the parts of all.
+    """
+    with suppress(FileNotFoundError):
+        known: list[str] = json.loads(scratch.read(FAMILIES))
+        if set(needed) <= set(known):
+            return tuple(known)
+    scratch.clear()
+    with scratch.writing(FAMILIES) as file:
+        file.write(json.dumps(needed).encode())
+    return needed
 
 
 def _publish(

@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ecellm.config.schema import TASK_IDS, Build, MadeUp, Model, Run, Sizes, SourceFile, Sources
@@ -176,6 +179,63 @@ def test_a_build_killed_anywhere_goes_on_to_the_same_bytes(
     plain, bundles = undisturbed
     assert _digests(tmp_path / "out") == _digests(plain)
     assert len(written) == bundles + 1  # each bundle once, and the broken one twice
+
+
+def test_a_build_killed_while_it_draws_does_nothing_twice_but_the_task_that_it_drew(
+    built: Path, undisturbed: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished: list[str] = []
+    bundles: list[int] = []
+    real, close = stage.run_waves.__globals__["finish_task"], perform.Writer.close
+
+    def finish(job: Any, task: str) -> Any:
+        finished.append(task)
+        if len(finished) == 4:
+            raise KeyboardInterrupt
+        return real(job, task)
+
+    monkeypatch.setattr("ecellm.ecinstruct.flow.waves.finish_task", finish)
+    monkeypatch.setattr(perform.Writer, "close", lambda self, facts: bundles.append(1) or close(self, facts))
+    run = _on_files(tmp_path / "out", built / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        stage.build(run)
+    stage.build(run)
+    assert sorted(finished) == sorted([*TASK_IDS, finished[3]])
+    assert len(bundles) == undisturbed[1]
+    assert _digests(tmp_path / "out") == _digests(undisturbed[0])
+
+
+@pytest.mark.long
+@pytest.mark.heavy
+@pytest.mark.timeout(400)
+def test_a_build_on_ray_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    built: Path, undisturbed: tuple[Path, int], tmp_path: Path
+) -> None:
+    """kill -9 of the driver and of all that it started, three times, the last one late."""
+    out, (plain, bundles) = tmp_path / "out", undisturbed
+    run = _on_files(out, built / "raw", workers=2)
+    code = (
+        "import sys; from ecellm.config.schema import Run; from ecellm.ecinstruct.build import build;"
+        "build(Run.model_validate_json(sys.argv[1]))"
+    )
+    words = [sys.executable, "-c", code, run.model_dump_json()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    for share in (0.2, 0.6, 0.95):
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and _parts(out) < share * bundles:
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        for one in (*psutil.Process(process.pid).children(recursive=True), process):
+            os.kill(one.pid, signal.SIGKILL)
+        process.wait()
+        assert not (out / "rows" / "COMPLETE").exists()
+    subprocess.run(words, check=True, env=environment)
+    assert _digests(out) == _digests(plain)
+
+
+def _parts(out: Path) -> int:
+    """Bundles that a build has written until now."""
+    return sum(1 for path in (out / "rows" / "work").rglob("*") if path.is_file() and path.suffix == "")
 
 
 def test_a_finished_task_is_not_built_again(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
