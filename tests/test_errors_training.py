@@ -74,6 +74,20 @@ def test_a_task_without_a_row_that_fits_is_bad_data(prepared: Path) -> None:
     assert not (prepared / "out/tokens/COMPLETE").exists()
 
 
+def test_the_pipeline_goes_on_from_what_is_there_and_a_second_time_does_nothing(trained: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "place"))
+    ecellm(folder, "pipeline", "run.toml").tells(
+        0,
+        r"build \d+ s \(was complete\)  prepare \d+ s \(was complete\)  train \d+ s \(was complete\)  evaluate \d+ s  ",
+    )
+    made = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()}
+    again = ecellm(folder, "pipeline", "run.toml")
+    again.tells(0, r"train \d+ s \(was complete\)  evaluate \d+ s \(was complete\)")
+    kept = [path for path in made if not path.name.startswith("report.") and path.name != "run.json"]
+    assert "scores.json" in {path.name for path in kept}
+    assert {path: path.stat().st_mtime_ns for path in kept} == {path: made[path] for path in kept}
+
+
 def test_a_prompt_that_does_not_fit_is_named_before_any_model_is_asked(trained: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "place"))
     ids = lengthen(folder / "out", "test", PM, "Product_Matching")

@@ -85,13 +85,14 @@ def prepare(run: Run) -> dict[str, Any]:
         encoder_decoder=bool(config.is_encoder_decoder),
     )  # fmt: skip
     made_from = stage.fingerprint("tokens 1", made["fingerprint"], policy, run.prepare)
-    if not stage.is_complete(storage, FOLDER, made_from):
+    complete = stage.is_complete(storage, FOLDER, made_from)
+    if not complete:
         stage.clear(storage, FOLDER)
         encoder = Encoder(tokenizer, policy, encoder_decoder=policy.encoder_decoder)
         splits = _encode_all(run, storage, rows, encoder)
         storage.write(FILE, policy.to_json())
         stage.publish(storage, FOLDER, made_from, splits=splits, prompt=policy.model_dump())
-    return stage.marker(storage, FOLDER) or {}
+    return {**(stage.marker(storage, FOLDER) or {}), "skipped": complete}
 
 
 def read_prompt_policy(storage: Storage) -> PromptPolicy:

@@ -41,7 +41,7 @@ SMALL_BYTES = 96 << 20
 
 
 def build(run: Run) -> dict[str, Any]:
-    """Write OUT/rows, unless it is complete for these inputs. Returns its marker's facts.
+    """Write OUT/rows, unless it is complete for these inputs. Returns its marker's facts, `skipped` where it was.
 
     Raises ConfigError where a task has no source, DataError for raw files that are missing or broken.
     """
@@ -60,7 +60,7 @@ def build(run: Run) -> dict[str, Any]:
         whole = fingerprint("build", VERSION, recipes, run.build.tasks, [one.identity() for one in raw])
         if is_complete(storage, FOLDER, whole):
             console.console.print("  rows are complete for these inputs: skipped")
-            return _facts(storage, FOLDER)
+            return _facts(storage, FOLDER) | {"skipped": True}
         storage.delete(join(FOLDER, "COMPLETE"))
         tasks = _tasks(run, storage, recipes, raw, whole)
         return _publish(run, storage, tasks, raw, whole, recipes)

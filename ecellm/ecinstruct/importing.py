@@ -68,7 +68,7 @@ def import_published(run: Run, storage: Storage) -> dict[str, Any]:
     unasked = not published.files and not published.revision  # the hub is out of reach: what came from it stays
     if is_complete(storage, FOLDER, whole) or (unasked and there.get("published") == published.name):
         console.console.print("  rows are complete for these inputs: skipped")
-        return there
+        return {**there, "skipped": True}
     rows = published.rows()
     first = list(islice(rows, 1))  # what cannot be read at all leaves the rows that are there
     clear(storage, FOLDER)
