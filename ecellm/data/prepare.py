@@ -52,7 +52,8 @@ def prepare(run: Run) -> dict[str, Any]:
     """Write OUT/tokens, OUT/prompt.json and, for bases that must be made, OUT/base.
 
     Returns:
-        The marker's facts: `fingerprint`, and in `splits` for train and val: rows, tokens, cut, left_out, shards.
+        The marker's facts: `fingerprint`, and in `splits` for train and val: rows, tokens, cut, left_out, shards; and
+        `skipped`, whether they were complete already.
 
     Raises:
         DataError: no rows, or none that fits `prepare.max_length`.
