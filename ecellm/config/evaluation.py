@@ -150,5 +150,7 @@ class Probe(Section):
     """Split that they are from; choosing a checkpoint by test rows would spoil them."""
     decoding: Decoding = "greedy"
     """As `evaluate.decoding`."""
+    timeout_s: Count = 3600
+    """Longest that a training that is done waits for a trial of it, in seconds."""
     workers: Count = 1
     """Ray actors beside the training workers, each with `cluster.cpus_per_worker` and a GPU where there are GPUs."""

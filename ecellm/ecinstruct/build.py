@@ -23,7 +23,7 @@ from ecellm.ecinstruct.flow.job import Job
 from ecellm.ecinstruct.flow.scratch import Scratch
 from ecellm.ecinstruct.flow.waves import Outcome, run_waves
 from ecellm.ecinstruct.instructions import wordings
-from ecellm.ecinstruct.raw import Raw, feeds_of, gather
+from ecellm.ecinstruct.raw import Raw, feeds_of, gather, held_out
 from ecellm.ecinstruct.recipe import Recipe
 from ecellm.ecinstruct.wording import own_wordings
 from ecellm.errors import ConfigError, DataError
@@ -74,11 +74,12 @@ def crew_size(run: Run) -> int:
 def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], whole: str) -> dict[str, Any]:
     """Every task's part of the card; those that were complete are not built again."""
     marks: dict[str, str] = {}
+    held = held_out(run, raw)
     for task in run.build.tasks:
         # Tasks of a family share their splits, so what one of them has changes the others.
         kin = _kin(run, task)
         mine = [one.identity() for one in raw if any(one.serves(other) for other in kin)]
-        marks[task] = fingerprint("task", VERSION, task, [recipes[other] for other in kin], mine)
+        marks[task] = fingerprint("task", VERSION, task, [recipes[other] for other in kin], mine, held)
     done: dict[str, Any] = {}
     for task in run.build.tasks:
         folder = join(FOLDER, "tasks", task)
@@ -90,28 +91,29 @@ def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw
         for split in SPLITS:
             storage.delete(join(FOLDER, split, f"{part_name(task)}.parquet"))
     missing: list[str] = [task for task in run.build.tasks if task not in done]
-    if missing:
-        outcome = _build(run, storage, recipes, raw, whole, missing, marks)
-        done |= outcome.tasks
-        for _, error in outcome.faults:
-            raise error
-        for name in missing:
-            if not outcome.tasks[name]["samples"]["train"]:
-                raise _no_sample(name, outcome.tasks[name], [one for one in raw if one.serves(name)])
+    parts, piece_bytes = Job.sizes(sum(one.unpacked for one in raw))
+    scratch = _scratch(run, storage, fingerprint(whole, parts, piece_bytes)[:16])
+    outcome = _build(run, storage, recipes, raw, scratch, missing, marks) if missing else Outcome()
+    scratch.clear()
+    for _, error in outcome.faults:
+        raise error
+    for name, facts in outcome.tasks.items():
+        if not facts["samples"]["train"]:
+            raise _no_sample(name, facts, [one for one in raw if one.serves(name)])
+    done |= outcome.tasks
     return {task: done[task] for task in run.build.tasks}
 
 
 def _build(
-    run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], whole: str, missing: list[str],
+    run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], scratch: Scratch, missing: list[str],
     marks: dict[str, str],
 ) -> Outcome:  # fmt: skip
     total = sum(one.unpacked for one in raw)
     parts, piece_bytes = Job.sizes(total)
     small = total < SMALL_BYTES if run.build.workers == 0 else run.build.workers == 1
-    scratch = _scratch(run, storage, fingerprint(whole, parts, piece_bytes)[:16])
     families = _families(scratch, tuple(dict.fromkeys(FAMILY_OF[task] for task in missing)))
     fed = [task for task in run.build.tasks if FAMILY_OF[task] in families]
-    feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in fed)])
+    feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in fed)], held_out(run, raw))
     job = Job(scratch.root, os.path.abspath(run.out) if not is_remote(run.out) else run.out, run.storage, tuple(feeds),
               recipes, parts, piece_bytes, families)  # fmt: skip
 
@@ -129,9 +131,7 @@ def _build(
 
         crew = Cluster(run, crew_size(run))
     with crew as there:
-        outcome = run_waves(job, there, missing, run.sources.max_bad_share, on_task, tallies)
-    scratch.clear()
-    return outcome
+        return run_waves(job, there, missing, run.sources.max_bad_share, on_task, tallies)
 
 
 def _kin(run: Run, task: str) -> list[str]:
@@ -157,7 +157,7 @@ def _families(scratch: Scratch, needed: tuple[str, ...]) -> tuple[str, ...]:
 
     A build that was killed while it wrote its tasks needs fewer than it began with, and finds the parts of all.
     """
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ValueError):  # a disk that lost its power may have kept half of it
         known: list[str] = json.loads(scratch.read(FAMILIES))
         if set(needed) <= set(known):
             return tuple(known)

@@ -32,6 +32,7 @@ from ecellm.sources.records import CatalogueItem, Match
 SPARE, LEAST = 4, 4000
 """Matches that take part for each pair asked, and the least number of them; as many unmatched entries of each side."""
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+_WHOLE = re.compile(r"\s*[+-]?\d+\s*")
 ITEMS = pa.schema(
     [
         ("catalogue", pa.string()), ("id", pa.string()), ("title", pa.string()), ("description", pa.string()),
@@ -112,8 +113,13 @@ def build(desk: Desk) -> None:
 
 
 def _as_numbers(items: dict[str, CatalogueItem]) -> dict[str, CatalogueItem]:
-    """Prices as pandas reads a column in which every one is a number: `49` is `49.0`. Others stay as they are."""
-    if not all(_NUMBER.fullmatch(item.price) for item in items.values() if item.price):
+    """Prices as pandas reads a column of numbers that are not all whole, or have gaps: `49` is `49.0`.
+
+    A column with any other text stays as it is.
+    """
+    prices = [item.price for item in items.values()]
+    whole = all(price and _WHOLE.fullmatch(price) for price in prices)
+    if whole or not all(_NUMBER.fullmatch(price) for price in prices if price):
         return items
     return {name: item._replace(price=str(float(item.price)) if item.price else None) for name, item in items.items()}
 

@@ -38,6 +38,8 @@ ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 """Of the data files in a folder."""
 WHOLE = tuple(f"dataset{ending}" for ending in ENDINGS)
 """Names of the file that has all rows, the best first."""
+BESIDE = (LABELS, "card.json", "dataset_info.json", "dataset_infos.json", "state.json")
+"""JSON files in such folders that hold no rows."""
 MAIN = "main"
 """The revision of a hub name."""
 HUB_TIMEOUT_S = 30
@@ -139,7 +141,7 @@ def _data_files(location: str, settings: StorageSettings | None) -> tuple[str, .
     listed = files_of(location, settings)
     if listed == [location]:
         return (location,)
-    found = [path for path in listed if path.endswith(ENDINGS) and os.path.basename(path) != LABELS]
+    found = [path for path in listed if path.endswith(ENDINGS) and os.path.basename(path) not in BESIDE]
     named = [path for path in found if os.path.basename(path) in WHOLE]
     best = sorted(named, key=lambda path: (path.count("/"), WHOLE.index(os.path.basename(path)), path))[:1]
     if not found:

@@ -86,6 +86,11 @@ class Raw:
         return [self.entry.model_dump(mode="json", exclude={"path"}), self.label,
                 [(part.name, part.split, digest) for part, digest, _ in self.files]]  # fmt: skip
 
+    def label_of(self, part: Part) -> str:
+        """Format and name of one of its files, which begins like the entry's own."""
+        folder = self.name.removesuffix(os.path.basename(self.name))
+        return label_of(self.entry, folder + part.name, self.made_up)
+
     def facts(self) -> dict[str, Any]:
         """For the card."""
         digests = [digest for _, digest, _ in self.files]
@@ -163,11 +168,9 @@ def _made_up(run: Run, made_up: MadeUp, storage: Storage, stack: ExitStack, work
     return folder
 
 
-def feeds_of(run: Run, raw: Sequence[Raw]) -> list[Feed]:
-    """Every raw file once, in an order that knows nothing of the run file's."""
-    held = _held(run, raw) if run.build.mends.clean_ood else ()
+def feeds_of(run: Run, raw: Sequence[Raw], held: tuple[str, ...]) -> list[Feed]:
+    """Every raw file once, in an order that knows nothing of the run file's. `held`: categories that train nothing."""
     found: dict[tuple[object, ...], tuple[SourceFile, Part, str, list[Use]]] = {}
-    names = short_names(part.location for one in raw for part, _, _ in one.files)
     for one in raw:
         entry = one.entry
         mixed = entry.format == "amazonqa"  # one file holds many categories
@@ -180,13 +183,15 @@ def feeds_of(run: Run, raw: Sequence[Raw]) -> list[Feed]:
                 source = entry.model_copy(update={"category": "", "domain": "IND"})
             else:
                 key = (*key, entry.category, entry.domain)
-            label = label_of(entry, max(part.name, names[part.location], key=len), one.made_up)
-            found.setdefault(key, (source, part, label, []))[3].append(use)
+            found.setdefault(key, (source, part, one.label_of(part), []))[3].append(use)
     ordered = sorted(found.values(), key=lambda feed: (feed[2], feed[1].name, feed[0].category, feed[0].domain))
     return [Feed(number, label, source, part, tuple(sorted(uses, key=lambda use: (use.tasks, use.category))), held)
             for number, (source, part, label, uses) in enumerate(ordered)]  # fmt: skip
 
 
-def _held(run: Run, raw: Sequence[Raw]) -> tuple[str, ...]:
-    """Categories that some entry calls out of domain."""
+def held_out(run: Run, raw: Sequence[Raw]) -> tuple[str, ...]:
+    """Under the mend `clean_ood`: categories that some entry of this build calls out of domain."""
+    if not run.build.mends.clean_ood:
+        return ()
+    raw = [one for one in raw if any(one.serves(task) for task in run.build.tasks)]
     return tuple(sorted({one.entry.category for one in raw if one.entry.domain == "OOD" and one.entry.category}))

@@ -49,14 +49,22 @@ class Gather:
 
 
 def _prediction(row: Asked, answer: Answer) -> Prediction:
-    text = answer.text.strip().partition(row.end)[0] if row.end else answer.text
+    text = _before(answer.text, row.end) if row.end else answer.text
     return Prediction(
         id=row.id,
         prompt_sha256=row.prompt_sha256,
         text=text,
         parsed=task(row.task).parse(text),
-        finish_reason=answer.finish_reason,
+        finish_reason=answer.finish_reason if text == answer.text else "stop",
         tokens=answer.tokens,
         decoding=row.decoding,
         shares=answer.shares,
     )
+
+
+def _before(text: str, end: str) -> str:
+    """A reply up to where it goes on with `end`, or with as much of it as there was room for."""
+    for place in range(len(text)):
+        if text[place] == end[0] and end.startswith(text[place : place + len(end)]):
+            return text[:place].rstrip()
+    return text

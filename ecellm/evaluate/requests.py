@@ -57,7 +57,7 @@ class Asked:
     prompt_sha256: str
     decoding: str = "greedy"
     end: str = ""
-    """What ends its answer beside the model's own end token."""
+    """What follows its answer where a model goes on with a prompt of its own."""
 
 
 def prompt_digest(prompt_ids: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ from ecellm.model.load import load_config, load_tokenizer
 from ecellm.records import Row
 from ecellm.storage.base import Storage, join
 from ecellm.tasks.registry import task
-from ecellm.tasks.template import SEPARATOR, Template
+from ecellm.tasks.template import SEPARATOR, Template, opening
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class System:
     policy: str
     """How prompts are made of rows, in words that change when it does."""
     end: str = ""
-    """What ends an answer beside the model's own end token."""
+    """What follows an answer where a model goes on with a prompt of its own."""
     least_new_tokens: int = 0
     partly: bool = False
     """Only the tasks that its decoding applies to."""
@@ -170,7 +170,7 @@ def _with_examples(system: System, name: str, run: Run, folder: str, examples: E
         return plain(row)
 
     policy = f"{shots} examples, {longest} tokens, {system.policy}"
-    return replace(system, name=name, prompt=with_examples, policy=policy, end=END)
+    return replace(system, name=name, prompt=with_examples, policy=policy, end=END + opening(template))
 
 
 def _remote(name: str, run: Run, examples: Examples) -> System:
@@ -186,7 +186,7 @@ def _remote(name: str, run: Run, examples: Examples) -> System:
         name=name,
         voice=Voice(name=name, digest=digest_of(name, run), separator=SEPARATOR[template], engine="openai"),
         decoding="greedy", family="", prompt=text, option=None, least_new_tokens=named.endpoint.least_new_tokens,
-        policy=f"{named.shots} examples, {template}", end=END if named.shots else "",
+        policy=f"{named.shots} examples, {template}", end=END + opening(template) if named.shots else "",
     )  # fmt: skip
 
 

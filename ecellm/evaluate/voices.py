@@ -129,12 +129,12 @@ def open_engine(voice: Voice, run: Run, stopping: Callable[[], bool] = lambda: F
 
 def _remote(voice: Voice, run: Run, stopping: Callable[[], bool]) -> Engine:
     from ecellm.evaluate.engines.budget import dollars
-    from ecellm.evaluate.engines.endpoint import MALFORMED, Remote
+    from ecellm.evaluate.engines.endpoint import Remote
 
     named = named_model(voice.name, run)
     known = read_log(answers_storage(run), log_folder(voice, run)).values()
-    usable = any(answer.finish_reason not in (MALFORMED, UNANSWERED) for answer in known)
+    struck = {answer.key.partition("/")[0] for answer in known if answer.finish_reason == UNANSWERED}
     bills = [answer.bill for answer in known if answer.bill]
     spent = sum(dollars(named.endpoint, bill["prompt_tokens"], bill["answer_tokens"]) for bill in bills)
     key = os.environ.get(named.endpoint.key_variable, "")
-    return Remote(named, key, spent=spent, usable=usable, separator=voice.separator, stopping=stopping)
+    return Remote(named, key, spent=spent, struck=struck, separator=voice.separator, stopping=stopping)

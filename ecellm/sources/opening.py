@@ -128,6 +128,9 @@ def digest_of(location: str, settings: StorageSettings | None = None) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     size = size_of(location, settings)
     with open_binary(location, settings) as file:
+        if not size:  # a server that does not tell: what was fetched tells
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
         first = file.read(EDGE)
         file.seek(max(0, size - EDGE))
         return "edges:" + hashlib.sha256(f"{size}\0".encode() + first + file.read(EDGE)).hexdigest()

@@ -78,8 +78,8 @@ def failures(
 ) -> dict[str, int]:
     """Replies that the strict rule cannot read, by kind, and readable ones with a fault; 0 for what did not occur.
 
-    `parsed` is its reading of each for the reply's own row, None where it cannot read it. `refused` is an endpoint's;
-    `cut_off` ran into the limit of new tokens; `another_option` begins like an answer but is not one of the task's;
+    `parsed` is its reading of each for the reply's own row, None where it cannot read it. `refused`: an endpoint gave
+    none; `cut_off` ran into the limit of new tokens; `another_option` begins like an answer but is not one of the task's;
     `no_answer` is the rest. `malformed` (QPR) could be read in part.
     """
     found = dict.fromkeys(("blank", "refused", "cut_off", "another_option", "no_answer"), 0)
@@ -87,7 +87,7 @@ def failures(
         if reading is not None:
             continue
         first = prediction.strip()[:2]
-        if reason.startswith("refused"):
+        if reason.startswith(("refused", "malformed")):
             found["refused"] += 1
         elif not prediction.strip():
             found["blank"] += 1

@@ -28,9 +28,14 @@ def fill(template: Template, instruction: str, input: str, options: str | None) 
     return f"{_START[template]}{_HEAD}{instruction}{_INPUT}{input}{middle}{_RESPONSE[template]}"
 
 
+def opening(template: Template) -> str:
+    """What every prompt begins with."""
+    return _START[template] + _HEAD
+
+
 def fixed_text(template: Template) -> tuple[str, ...]:
     """The constant pieces of a template, longest first; a tokenizer of our own may keep each whole."""
-    pieces = (_START[template] + _HEAD, _INPUT, _OPTIONS, _RESPONSE[template])
+    pieces = (opening(template), _INPUT, _OPTIONS, _RESPONSE[template])
     return tuple(sorted(pieces, key=len, reverse=True))
 
 

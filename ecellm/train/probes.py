@@ -67,9 +67,15 @@ class Probes:
         position = Position(
             fingerprint=facts["fingerprint"], seed=run.seed, samples=int(facts["rows"]), batch_size=run.train.batch_size
         )
-        tried = run.probe.model_dump(exclude={"workers"}), run.evaluate.tasks, run.evaluate.similarity_encoder
+        tried = (
+            run.probe.model_dump(exclude={"workers", "timeout_s"}),
+            run.evaluate.tasks,
+            run.evaluate.similarity_encoder,
+        )
         self._of = fingerprint(identity(run, position), tried)[:16]
-        self.lines = {step: line for step, line in known_lines(self.storage).items() if line.get("of") == self._of}
+        self.lines = {
+            step: line for step, line in known_lines(self.storage).items() if line.get("of", self._of) == self._of
+        }
         self._run_json = placed(run).model_dump_json()
         self._task = _task_of(run)
 
@@ -96,7 +102,7 @@ class Probes:
     def finish(self, stop: threading.Event) -> None:
         """Try what is due and still there, unless somebody asks to stop: the next command goes on with it.
 
-        A trial that does not end within `cluster.hang_timeout_s`, perhaps for want of a node, is given up.
+        A trial that does not end within `probe.timeout_s`, perhaps for want of a node, is given up.
 
         Raises StorageError where scores cannot be written even now.
         """
@@ -112,9 +118,9 @@ class Probes:
                 break
             if tried != (tried := len(self.lines) + len(self._failed)):
                 since = time.monotonic()
-            if time.monotonic() - since > self.run.cluster.hang_timeout_s:
+            if time.monotonic() - since > self.run.probe.timeout_s:
                 steps_left = ", ".join(map(str, sorted(self._under_way.values())))
-                note(f"trials of steps {steps_left} did not end for {self.run.cluster.hang_timeout_s} s: given up")
+                note(f"trials of steps {steps_left} did not end for {self.run.probe.timeout_s} s: given up")
                 break
             ray.wait(list(self._under_way), timeout=1.0)
         for reference in self._under_way:

@@ -48,9 +48,8 @@ def run() -> dict[str, Any]:
             took: dict[str, float] = {}
             for side in sorted(SIDES, reverse=turn % 2 == 1):
                 out = Path(folder, f"{side}-{turn}")
-                before = sum(os.times()[2:4])
-                took[side], peak = measure(side, run_file(raw, out, scale))
-                busy[side] = (sum(os.times()[2:4]) - before) / took[side]
+                took[side], peak, cpu = measure(side, run_file(raw, out, scale))
+                busy[side] = max(cpu / took[side], busy.get(side, 0))
                 peaks[side] = max(peak, peaks.get(side, 0))
                 check(side, out, scale)
             samples.append(took)
@@ -83,8 +82,9 @@ def run_file(raw: Path, out: Path, scale: float) -> Run:
                build=Build(sizes=sizes, task_sizes={"PM": pm}, max_words=60, workers=WORKERS))  # fmt: skip
 
 
-def measure(side: str, run: Run) -> tuple[float, float]:
-    """(seconds, peak of the memory of the process and all it started, in bytes, shared pages once for each process)."""
+def measure(side: str, run: Run) -> tuple[float, float, float]:
+    """Of the process and all that it started: seconds, peak memory in bytes (shared pages once for each process), and
+    seconds of CPU."""
     code = (f"import sys; from pathlib import Path; from ecellm.config.schema import Run\n"
             f"run = Run.model_validate_json(sys.argv[1])\n{SIDES[side]}")  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -92,14 +92,15 @@ def measure(side: str, run: Run) -> tuple[float, float]:
     process = subprocess.Popen([sys.executable, "-c", code, run.model_dump_json()], cwd=ROOT, env=environment,
                                stdout=subprocess.DEVNULL, stderr=sys.stderr)  # fmt: skip
     peak: list[float] = [0.0]
-    watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
+    cpu: dict[tuple[int, float], float] = {}
+    watcher = threading.Thread(target=_watch, args=(process.pid, peak, cpu), daemon=True)
     watcher.start()
     if process.wait():
         raise RuntimeError(f"{side} failed with {process.returncode}")
-    return time.monotonic() - begun, peak[0]
+    return time.monotonic() - begun, peak[0], sum(list(cpu.values()))
 
 
-def _watch(pid: int, peak: list[float]) -> None:
+def _watch(pid: int, peak: list[float], cpu: dict[tuple[int, float], float]) -> None:
     while True:
         try:
             me = psutil.Process(pid)
@@ -107,6 +108,8 @@ def _watch(pid: int, peak: list[float]) -> None:
             for process in (me, *me.children(recursive=True)):
                 try:
                     total += process.memory_info().rss
+                    spent = process.cpu_times()
+                    cpu[process.pid, process.create_time()] = spent.user + spent.system
                 except psutil.Error:
                     continue
             peak[0] = max(peak[0], total)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,8 @@ def test_a_build_on_ray_that_is_killed_again_and_again_ends_with_the_same_bytes(
             time.sleep(0.02)
         assert process.poll() is None, "it ended before it could be killed"
         for one in (*psutil.Process(process.pid).children(recursive=True), process):
-            os.kill(one.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGKILL)
         process.wait()
         assert not (out / "rows" / "COMPLETE").exists()
     subprocess.run(words, check=True, env=environment)

@@ -14,6 +14,7 @@ from ecellm.ecinstruct import build as stage
 from ecellm.ecinstruct.card import data_card
 from ecellm.ecinstruct.leaks import shared
 from ecellm.ecinstruct.raw import short_names
+from ecellm.errors import DataError
 from ecellm.rows import read_rows
 from ecellm.storage.open import open_storage
 from tests.ecinstruct.flow import build, recipe
@@ -73,16 +74,19 @@ def test_the_paper_takes_similar_ids_one_character_after_asin() -> None:
 
 
 def test_a_column_of_numbers_is_one_of_floats_for_the_paper_alone() -> None:
-    records = [("a:x", item("amazon", i, price="49")) if record.id == f"a{i}" else (label, record)
+    records = [("a:x", item("amazon", i, price="49" if i else "49.5")) if record.id == f"a{i}" else (label, record)
                for i, (label, record) in enumerate(catalogue(30)) if hasattr(record, "id")]  # fmt: skip
     records += [pair for pair in catalogue(30) if not hasattr(pair[1], "id")]
     shown = [json.loads(one.input)["product 1"]["price"] for one in build("PM", records, recipe("PM", "paper")).all]
-    assert set(shown) == {"49.0"}
+    assert set(shown) == {"49.0", "49.5"}
     shown = [json.loads(one.input)["product 1"]["price"] for one in build("PM", records, recipe("PM")).all]
-    assert set(shown) == {"49"}
+    assert set(shown) == {"49", "49.5"}
     records[0] = ("a:x", item("amazon", 0, price="49 gbp"))
     shown = [json.loads(one.input)["product 1"]["price"] for one in build("PM", records, recipe("PM", "paper")).all]
     assert set(shown) == {"49", "49 gbp"}
+    records[0] = ("a:x", item("amazon", 0, price="50"))
+    shown = [json.loads(one.input)["product 1"]["price"] for one in build("PM", records, recipe("PM", "paper")).all]
+    assert set(shown) == {"49", "50"}
 
 
 def test_a_judgement_without_a_title_stays_in_the_paper() -> None:
@@ -149,3 +153,20 @@ def test_a_task_beside_another_of_its_family_gives_what_both_at_once_give(tmp_pa
 
     run("grown", "MPC")
     assert run("grown", "MPC", "PSI") == run("at once", "MPC", "PSI")
+
+
+def test_a_held_out_category_stays_out_whatever_is_built_again(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data/amazon2018"
+    files = (SourceFile(format="amazon_reviews", path="Gift_Cards_5.json.gz", category="A", tasks=("SA",)),
+             SourceFile(format="amazon_metadata", path="meta_Gift_Cards.json.gz", category="B", tasks=("PRP",)),
+             SourceFile(format="amazon_reviews", path="Appliances_5.json.gz", category="B", domain="OOD",
+                        tasks=("SA",)))  # fmt: skip
+
+    def run(out: str, *tasks: str) -> None:
+        stage.build(Run(name="t", out=str(tmp_path / out), model=Model(base="tiny"),
+                        build=Build(tasks=tasks, mends={"clean_ood": True}),  # type: ignore[arg-type]
+                        sources=Sources(root=str(data), files=files)))  # fmt: skip
+
+    run("alone", "PRP")
+    with pytest.raises(DataError, match="PRP"):  # all there is of it is a category that SA holds out
+        run("alone", "PRP", "SA")

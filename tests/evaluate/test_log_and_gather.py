@@ -13,6 +13,7 @@ from ecellm.evaluate.gather import Gather
 from ecellm.evaluate.log import MOST_PARTS, Answer, LogWriter, read_log
 from ecellm.evaluate.requests import Asked
 from ecellm.storage.local import LocalStorage
+from ecellm.tasks.template import opening
 
 FOLDER = "answers/tuned"
 
@@ -183,9 +184,17 @@ def test_an_answer_twice_unasked_or_never_raises() -> None:
 
 
 def test_an_answer_after_worked_examples_ends_where_theirs_do() -> None:
-    gather = Gather(["a"])
-    gather.add([_answer("a", "\nyes\n\nBelow is another\n\nno")])
-    one = Asked(setting="IND", task="PM", id="1", key="a", prompt_sha256="p")
-    assert gather.predictions([one])[0].parsed is None
-    [found] = gather.predictions([replace(one, end=END)])
-    assert (found.text, found.parsed) == ("yes", "yes")
+    end = END + opening("alpaca")
+    for text, wanted in (
+        (f"yes{end} another", "yes"),
+        ("yes\n\nBelow is an instru", "yes"),  # there was no room for more of it
+        ("yes\n\nBecause both are the same", "yes\n\nBecause both are the same"),  # that is not how examples go on
+        ('[\n\n{"a": 1}\n\n]', '[\n\n{"a": 1}\n\n]'),
+    ):
+        gather = Gather(["a"])
+        gather.add([Answer(key="a", text=text, tokens=1, finish_reason="length")])
+        one = Asked(setting="IND", task="PM", id="1", key="a", prompt_sha256="p")
+        assert gather.predictions([one])[0].text == text
+        [found] = gather.predictions([replace(one, end=end)])
+        assert found.text == wanted
+        assert found.finish_reason == ("length" if wanted == text else "stop")

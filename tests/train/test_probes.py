@@ -131,7 +131,7 @@ def test_a_trial_that_never_begins_does_not_hold_the_end_up(
 
     cancelled: list[int] = []
     monkeypatch.setattr(ray, "cancel", lambda reference, force: cancelled.append(reference))
-    tried.run = tried.run.model_copy(update={"cluster": tried.run.cluster.model_copy(update={"hang_timeout_s": 1})})
+    tried.run = tried.run.model_copy(update={"probe": tried.run.probe.model_copy(update={"timeout_s": 1})})
     whole(tried.run, 2)
     tried.finish(threading.Event())
     assert cancelled == [2]

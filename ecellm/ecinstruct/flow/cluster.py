@@ -173,7 +173,7 @@ def _cause(error: BaseException) -> BaseException:
 
     inner: BaseException | None = error
     while inner is not None:
-        if isinstance(inner, EcellmError):
+        if isinstance(inner, EcellmError) and not isinstance(inner, RayError):  # Ray makes classes that are both
             return inner
         inner = getattr(inner, "cause", None) or inner.__cause__
     if not isinstance(error, RayError):

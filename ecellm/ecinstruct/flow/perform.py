@@ -66,6 +66,7 @@ def _scatter(feed: Feed, number: int, place: Place, mine: list[tuple[Family, Des
     routes: dict[type, list[tuple[Family, Desk, At, Use]]] = {}
     base = (feed.number << 44) | (number << 24)
     mixed = feed.source.format == "amazonqa"
+    several = len({use.category for use in feed.uses if use.category}) > 1
     for running, record in enumerate(read_piece(feed.source, feed.part, place, tally)):
         kind = type(record)
         found = routes.get(kind)
@@ -74,7 +75,8 @@ def _scatter(feed: Feed, number: int, place: Place, mine: list[tuple[Family, Des
         used = not mixed
         for family, desk, at, use in found:
             if isinstance(record, Question) and mixed:
-                if use.category and record.category != use.category:
+                # A file that names no category is of its entry's; with several entries nobody knows.
+                if use.category and record.category != use.category and (record.category or several):
                     continue
                 at.group = record.category or use.category
                 at.domain = _domain(feed, at.group, "OOD" if use.domain == "OOD" else record.domain)

@@ -28,7 +28,7 @@ class Budget:
     """
 
     def __init__(self, model: NamedModel, spent: float, halted: threading.Event) -> None:
-        self.spent, self._due = spent, 0.0
+        self.spent, self._due, self._under_way = spent, 0.0, 0
         self._model, self._halted = model, halted
         self._changed = threading.Condition()
 
@@ -45,7 +45,7 @@ class Budget:
         """
         limit = self._model.endpoint.budget_usd
         with self._changed:
-            while limit and self._due and self.spent + self._due + cost > limit and not self._halted.is_set():
+            while limit and self._under_way and self.spent + self._due + cost > limit and not self._halted.is_set():
                 self._changed.wait(LOOK_S)
             if self._halted.is_set():
                 raise stopped()
@@ -56,10 +56,11 @@ class Budget:
                     expected=f"at most endpoint.budget_usd = {limit:g}",
                     mend="raise it and run the same command again: it asks only what is missing",
                 )
-            self._due += cost
+            self._due, self._under_way = self._due + cost, self._under_way + 1
         try:
             yield
         finally:
             with self._changed:
-                self._due -= cost
+                self._under_way -= 1
+                self._due = self._due - cost if self._under_way else 0.0  # sums of floats do not come back to 0
                 self._changed.notify_all()

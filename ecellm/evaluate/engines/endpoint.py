@@ -12,7 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -34,7 +34,7 @@ LOOK_S = 1.0
 REFUSED, MALFORMED = "refused", "malformed"
 """Finish reasons: the endpoint will not answer this prompt; none of the tries brought a reply that can be used."""
 MOST_MALFORMED = 8
-"""When the first so many prompts ever asked of it end like that, it is no such endpoint."""
+"""When so many prompts in a row end like that, it is not the endpoint that replies."""
 TOO_FAST_S = 600.0
 """Longest time in which an endpoint may say nothing but that it is asked too fast."""
 
@@ -46,7 +46,7 @@ class Remote:
         model: its name there, and the endpoint.
         key: of the endpoint; empty: it is asked without one.
         spent: what it has cost already, in US dollars.
-        usable: whether it has ever given a reply that could be used.
+        struck: keys of requests whose tries led to nothing in an earlier command.
         separator: heading that ends a reply where the model writes it again.
         stopping: whether somebody asked to stop.
         clock, sleep, draw: time, waiting (None: until a stop at most) and its jitter.
@@ -58,7 +58,7 @@ class Remote:
         key: str,
         *,
         spent: float = 0.0,
-        usable: bool = False,
+        struck: Collection[str] = (),
         separator: str = "",
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
@@ -84,8 +84,9 @@ class Remote:
         self._pace = Pace(*limits, clock=clock, sleep=self._rest, draw=self._draw)
         self._budget = Budget(model, spent, self._halted)
         self._asked = 0
-        self._usable, self._useless = usable, 0
-        """Whether any prompt was answered, and how many were not before the first that was."""
+        self._struck = struck
+        self._useless = 0
+        """Prompts without a usable reply since the last that had one."""
         self._limit = "max_tokens"
         """What the endpoint calls the most new tokens."""
 
@@ -121,26 +122,28 @@ class Remote:
                         failed = failed or error
                         if answer is not None:
                             yield from self._sorted_out(answer, held)
-                    if self._useless >= MOST_MALFORMED and not self._usable:
+                    if self._useless >= MOST_MALFORMED:
                         failed = failed or self._no_endpoint()
             finally:
                 self._halted.set()
                 for future in under_way:
                     future.cancel()
-        yield from (_unanswered(one.key, one.bill) for one in held) if failed else held
+        for one in held:  # what led to nothing before as well is the prompt's own fault, or nobody's
+            yield one if one.key in self._struck else _unanswered(one.key, one.bill)
+            failed = failed or (None if one.key in self._struck else self._no_endpoint())
         if failed is not None:
             raise failed
 
     def _sorted_out(self, answer: Answer, held: list[Answer]) -> Iterator[Answer]:
-        """Answers to hand out. Malformed ones are held until one can be used: who knows who replies."""
-        if answer.finish_reason == MALFORMED and not self._usable:
+        """Answers to hand out. Malformed ones are held until one can be used: it may be a gateway that replies."""
+        if answer.finish_reason == MALFORMED:
             self._useless += 1
             held.append(answer)
             return
-        self._usable = self._usable or answer.finish_reason != UNANSWERED
-        if self._usable:
+        if answer.finish_reason != UNANSWERED:
             yield from held
             held.clear()
+            self._useless = 0
         yield answer
 
     @property
@@ -174,10 +177,10 @@ class Remote:
                     self._pace.accepted()
                     return self._read(request, reply, bill)
             except self._openai.APIStatusError as error:
-                if reason := about_the_prompt(error):
-                    return _empty(request, f"{REFUSED}: {reason}", bill)
                 if self._renamed(error, sent_with):
                     continue  # it says how to ask; that is no failure
+                if reason := about_the_prompt(error):
+                    return _empty(request, f"{REFUSED}: {reason}", bill)
                 if not passes(error):
                     raise final(self.model, error) from error
                 if int(error.status_code) == 429:  # nor is this: it only takes longer
@@ -264,7 +267,7 @@ class Remote:
     def _no_endpoint(self) -> ClusterError:
         return ClusterError(
             f"{self.model.name}: {self.place.url} gives no reply that can be used",
-            found=f"the first {self._useless} prompts, {self.place.attempts} tries each",
+            found=f"{self._useless} prompts in a row, {self.place.attempts} tries each",
             expected=f"replies of the {self.place.api} API with text in them",
             mend="check evaluate.models: endpoint.url and api; or run it again later: all of them are asked again",
         )  # fmt: skip

@@ -37,11 +37,17 @@ class Pace:
     def wait(self, tokens: int) -> None:
         """Return when a request with so many tokens may be sent."""
         needs = max(self._seconds_per_request, tokens * self._seconds_per_token)
-        with self._lock:
-            begin = max(self._clock(), self._free_at)
-            self._free_at = begin + needs
-        while (ahead := max(begin, self._held_until) - self._clock()) > 0:  # the hold may grow meanwhile
-            self._sleep(ahead)
+        while True:
+            with self._lock:
+                now, hold = self._clock(), self._held_until
+                begin = max(now, hold, self._free_at)
+                self._free_at = begin + needs
+                if hold > now and not needs:  # without a pace of their own they would all come back at once
+                    begin += self._draw.random() * FIRST_WAIT_S
+            while (ahead := begin - self._clock()) > 0 and hold == self._held_until:
+                self._sleep(ahead)
+            if hold == self._held_until:
+                return
 
     def refused(self, told: float | None) -> float:
         """The endpoint was asked too fast: hold everybody back. Returns for how many seconds it has said only that."""
@@ -53,7 +59,7 @@ class Pace:
                 self._refusals = min(_MOST_REFUSALS, self._refusals + 1)
             held = now + wait_before(max(1, self._refusals), told, self._draw)
             self._held_until = max(self._held_until, held)
-            self._free_at = max(self._free_at, self._held_until)
+            self._free_at = self._held_until  # whoever waits takes a new turn behind it
             return now - self._refused_since
 
     def accepted(self) -> None:

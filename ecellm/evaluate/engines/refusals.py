@@ -29,11 +29,20 @@ def about_the_prompt(error: Any) -> str:
     status, code = int(error.status_code), str(getattr(error, "code", "") or "")
     if status < 500 and code in _OF_THE_PROMPT:
         return code
-    words = f"{error} {getattr(error, 'body', '')}"
+    words = _words(getattr(error, "body", None))
     too_long = status == 413 or (status in (400, 422) and _TOO_LONG.search(words))
     # One prompt that is larger than a whole minute's limit is told so by a 429.
     too_large = status == 429 and "request too large" in words.lower()
     return "context_length_exceeded" if too_long or too_large else ""
+
+
+def _words(body: object) -> str:
+    """What a server says of a fault. The prompt that some send back with it has no part in that."""
+    if isinstance(body, list):
+        return " ".join(map(_words, body))
+    if isinstance(body, dict):
+        return " ".join(_words(body[name]) for name in ("error", "message", "detail", "msg") if name in body)
+    return str(body or "")
 
 
 def final(model: NamedModel, error: Any) -> EcellmError:
