@@ -79,8 +79,8 @@ def failures(
     """Replies that the strict rule cannot read, by kind, and readable ones with a fault; 0 for what did not occur.
 
     `parsed` is its reading of each for the reply's own row, None where it cannot read it. `refused`: an endpoint gave
-    none; `cut_off` ran into the limit of new tokens; `another_option` begins like an answer but is not one of the task's;
-    `no_answer` is the rest. `malformed` (QPR) could be read in part.
+    none; `cut_off`: it ran into the limit of new tokens; `another_option`: it begins like an answer but is none of the
+    task's; `no_answer` is the rest. `malformed` (QPR) could be read in part.
     """
     found = dict.fromkeys(("blank", "refused", "cut_off", "another_option", "no_answer"), 0)
     for prediction, reading, reason in zip(predictions, parsed, reasons, strict=True):
