@@ -13,6 +13,7 @@ import pytest
 from ecellm.config.load import load_run
 from ecellm.config.schema import TASK_IDS, Run
 from ecellm.ecinstruct.build import build
+from ecellm.ecinstruct.leaks import RECUR
 from ecellm.records import Row
 from ecellm.rows import read_rows
 from ecellm.storage.open import open_storage
@@ -81,10 +82,11 @@ def test_sound_splits_share_nothing(built: Built) -> None:
         assert built.card["leaks_where_none_are_promised"], "the paper's splits share reviewers and products"
         return
     assert built.card["leaks_where_none_are_promised"] == {}
-    for facts in built.card["tasks"].values():
+    for task, facts in built.card["tasks"].items():
         # test and out of domain are both tests: they may share a product, as held-out attributes of it do
         leaks = {pair: counts for pair, counts in facts["leaks"].items() if pair != "test-ood"}
-        assert {n for counts in leaks.values() for n in counts.values()} == {0}
+        promised = [(kind, n) for counts in leaks.values() for kind, n in counts.items()]
+        assert {n for kind, n in promised if task not in RECUR or kind != "products"} == {0}
 
 
 def test_the_sentiment_test_has_every_option(built: Built) -> None:
