@@ -1,4 +1,4 @@
-"""What people see at the end of an evaluation: the primary metric of every task and system, strict rule."""
+"""What people see at the end of an evaluation: the primary metric of every system and task, strict rule."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from ecellm.evaluate.scores import Scores
 
 
 def show(scores: dict[str, Scores], groups: Groups, *, made_up: bool = False) -> None:
-    """A table for each setting; of rules, the best of each family. `made_up`: the rows are, and it is said."""
-    own = [name for name in scores if "/" not in name]
-    families = list(dict.fromkeys(name.split("/")[0] for name in scores if "/" in name))
+    """A table for each setting, a column for each task; of rules, the best of each family.
+
+    `made_up`: the rows are, and it is said.
+    """
     for setting in dict.fromkeys(setting for setting, _ in groups):
         title = f"{setting}: primary metric, strict rule" + (", made-up data" if made_up else "")
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        for column in ("task", "n", *own, *(f"best {family}" for family in families)):
-            left = column == "task" or column.startswith("best")
-            table.add_column(column, justify="left" if left else "right", no_wrap=True)
-        _fill(table, [group for group in groups if group[0] == setting], scores, own, families)
+        # Ten tasks and a name fit into 80 columns; a screen that is narrower loses no digit.
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        tasks = [name for of, name in groups if of == setting]
+        table.add_column("", no_wrap=True, overflow="ellipsis")
+        for name in tasks:
+            table.add_column(name, justify="right", no_wrap=True, min_width=5)
+        table.add_row("rows", *(str(len(groups[setting, name])) for name in tasks), style="dim")
+        for label, systems in _lines(scores):
+            cells = [_best(scores, systems, setting, name) for name in tasks]
+            if any(cells):
+                table.add_row(label, *cells)
         console.print(table)
 
 
-def _fill(
-    table: Table, groups: list[tuple[str, str]], scores: dict[str, Scores], own: list[str], families: list[str]
-) -> None:
-    """A line for each task."""
-    for setting, name in groups:
-        cells = {system: found[setting][name] for system, found in scores.items() if name in found.get(setting, {})}
-        if not cells:
-            continue
-        any_cell = next(iter(cells.values()))
-        values = {system: cell["strict"].get(cell["primary"]) for system, cell in cells.items()}
-        known = {system: value for system, value in values.items() if value is not None}
-        line = [f"{known[system]:.3f}" if system in known else "" for system in own]
-        for family in families:
-            mine = [system for system in known if system.startswith(f"{family}/")]
-            best = max(mine, key=known.__getitem__, default="")
-            line.append(f"{known[best]:.3f} {best.removeprefix(f'{family}/')}" if best else "")
-        table.add_row(name, str(any_cell["n"]), *line)
+def _lines(scores: dict[str, Scores]) -> list[tuple[str, list[str]]]:
+    """(label, systems) of each line: models one by one, then each family of rules."""
+    families = dict.fromkeys(name.split("/")[0] for name in scores if "/" in name)
+    own = [(name, [name]) for name in scores if "/" not in name]
+    return own + [(f"best {one}", [name for name in scores if name.startswith(f"{one}/")]) for one in families]
+
+
+def _best(scores: dict[str, Scores], systems: list[str], setting: str, task: str) -> str:
+    """The highest value that any of these systems has; blank where none has one."""
+    cells = [scores[system].get(setting, {}).get(task) for system in systems]
+    values = [cell["strict"].get(cell["primary"]) for cell in cells if cell]
+    known = [value for value in values if value is not None]
+    return f"{max(known):.3f}" if known else ""
