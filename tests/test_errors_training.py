@@ -145,6 +145,7 @@ def test_a_training_that_is_asked_to_stop_saves_and_goes_on(prepared: Path) -> N
     assert (prepared / "out/checkpoints/step-00000030/COMPLETE").exists()
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_for_good_and_everything_relative(prepared: Path) -> None:
     """Also: a relative `out` and base folder reach workers whose working directory is another one."""
     shutil.copytree(prepared / "out/base", prepared / "start")
