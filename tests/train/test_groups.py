@@ -52,6 +52,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
+    Path("/tmp/ray").mkdir(exist_ok=True)  # it writes the address there, whatever its own folder is
     with tempfile.TemporaryDirectory(prefix="ec", dir="/tmp") as folder:
         cluster = Cluster(
             initialize_head=True,
