@@ -41,7 +41,7 @@ class Endpoint(Section):
     """Estimated prompt and answer tokens; 0: no limit of ours."""
     attempts: Count = 6
     """Tries of one request before the evaluation stops; answers until then are kept. Being told to slow down is no
-    try, and a request of which every reply is malformed counts as a failure of its row."""
+    try. A request whose every reply is malformed fails its row alone, where others are answered after it."""
     timeout_s: Count = 120
     """Longest wait for one reply, in seconds."""
     usd_per_million_prompt: float = Field(default=0.0, ge=0)

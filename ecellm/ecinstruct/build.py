@@ -91,10 +91,7 @@ def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw
         for split in SPLITS:
             storage.delete(join(FOLDER, split, f"{part_name(task)}.parquet"))
     missing: list[str] = [task for task in run.build.tasks if task not in done]
-    parts, piece_bytes = Job.sizes(sum(one.unpacked for one in raw))
-    scratch = _scratch(run, storage, fingerprint(whole, parts, piece_bytes)[:16])
-    outcome = _build(run, storage, recipes, raw, scratch, missing, marks) if missing else Outcome()
-    scratch.clear()
+    outcome = _build(run, storage, recipes, raw, whole, missing, marks)
     for _, error in outcome.faults:
         raise error
     for name, facts in outcome.tasks.items():
@@ -105,12 +102,17 @@ def _tasks(run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw
 
 
 def _build(
-    run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], scratch: Scratch, missing: list[str],
+    run: Run, storage: Storage, recipes: dict[str, Recipe], raw: list[Raw], whole: str, missing: list[str],
     marks: dict[str, str],
 ) -> Outcome:  # fmt: skip
+    """Build the tasks that are missing; whatever lies in the scratch is not needed after that."""
     total = sum(one.unpacked for one in raw)
     parts, piece_bytes = Job.sizes(total)
     small = total < SMALL_BYTES if run.build.workers == 0 else run.build.workers == 1
+    scratch = _scratch(run, storage, fingerprint(whole, parts, piece_bytes)[:16])
+    if not missing:  # killed between the last task and the clearing
+        scratch.clear()
+        return Outcome()
     families = _families(scratch, tuple(dict.fromkeys(FAMILY_OF[task] for task in missing)))
     fed = [task for task in run.build.tasks if FAMILY_OF[task] in families]
     feeds = feeds_of(run, [one for one in raw if any(one.serves(task) for task in fed)], held_out(run, raw))
@@ -131,7 +133,9 @@ def _build(
 
         crew = Cluster(run, crew_size(run))
     with crew as there:
-        return run_waves(job, there, missing, run.sources.max_bad_share, on_task, tallies)
+        outcome = run_waves(job, there, missing, run.sources.max_bad_share, on_task, tallies)
+    scratch.clear()
+    return outcome
 
 
 def _kin(run: Run, task: str) -> list[str]:

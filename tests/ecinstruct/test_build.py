@@ -206,6 +206,24 @@ def test_a_build_killed_while_it_draws_does_nothing_twice_but_the_task_that_it_d
     assert _digests(tmp_path / "out") == _digests(undisturbed[0])
 
 
+def test_what_a_kill_after_the_last_task_left_behind_goes(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _on_files(tmp_path / "out", built / "raw", tasks=("PM",))
+    with monkeypatch.context() as patch:
+
+        def killed(self: Any) -> None:
+            if (tmp_path / "out/rows/tasks/PM/COMPLETE").exists():
+                raise KeyboardInterrupt
+
+        patch.setattr("ecellm.ecinstruct.flow.scratch.Scratch.clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stage.build(run)
+    assert list((tmp_path / "out/rows/work").iterdir())
+    stage.build(run)
+    assert not (tmp_path / "out/rows/work").exists()
+
+
 @pytest.mark.long
 @pytest.mark.heavy
 @pytest.mark.timeout(400)
