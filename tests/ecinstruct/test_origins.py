@@ -130,6 +130,8 @@ def test_two_sources_of_one_name_are_two_on_the_card_whatever_their_order(shared
     card = json.loads(bytes_of[0])
     assert [one["source"] for one in card["sources"]] == [f"amazon_google:{name}" for name in names]
     assert b"one/amazon_google" in data_card(bytes_of[0])
+    read = set(card["tasks"]["PM"]["sources"])
+    assert {f"amazon_google:{name}/Amazon.csv" for name in names} <= read
 
 
 def test_a_task_beside_another_of_its_family_gives_what_both_at_once_give(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_task_beside_another_of_its_family_gives_what_both_at_once_give(tmp_pa
     head = "query,product_id,product_title,esci_label\n"
     lines = [f"mug {q},P{q}{n},title {q} {n},{'ES'[n % 2]}\n" for q in range(40) for n in range(4)]
     (raw / "a.csv").write_text(head + "".join(lines))
-    (raw / "b.csv").write_text(head + "".join(lines[:80]))
+    (raw / "b.csv").write_text(head + "".join(line.replace("title", "other") for line in lines[:80]))
 
     def run(out: str, *tasks: str) -> list[tuple[str, str, str]]:
         files = (SourceFile(format="esci_csv", path="a.csv", tasks=("MPC",)),

@@ -185,6 +185,18 @@ def test_a_prompt_whose_replies_are_all_malformed_fails_alone_and_is_billed() ->
     assert billed([*got.values(), *again, *few.values()], books)
 
 
+def test_prompts_that_fail_for_good_among_others_are_no_break_down_however_many() -> None:
+    requests = asked(40)
+    bad = {text(one) for one in requests[::3]} - {text(requests[-1])}
+    with endpoint() as (url, books):
+        books.always = lambda prompt: "no choices" if prompt in bad else ""
+        got = answers(engine(url, attempts=1, concurrency=1)[0], requests)
+    assert len(bad) > MOST_MALFORMED
+    assert {one.key for one in got.values() if one.finish_reason == "malformed"} == {
+        one.key for one in requests if text(one) in bad
+    }
+
+
 def test_a_server_that_breaks_down_after_a_while_fails_no_row_for_good() -> None:
     requests = asked(40)
     with endpoint() as (url, books):

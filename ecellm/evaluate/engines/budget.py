@@ -28,7 +28,7 @@ class Budget:
     """
 
     def __init__(self, model: NamedModel, spent: float, halted: threading.Event) -> None:
-        self.spent, self._due, self._under_way = spent, 0.0, 0
+        self.spent, self._due, self._under_way = spent, 0.0, 0  # sums of floats do not come back to 0, counts do
         self._model, self._halted = model, halted
         self._changed = threading.Condition()
 
@@ -61,6 +61,5 @@ class Budget:
             yield
         finally:
             with self._changed:
-                self._under_way -= 1
-                self._due = self._due - cost if self._under_way else 0.0  # sums of floats do not come back to 0
+                self._due, self._under_way = self._due - cost, self._under_way - 1
                 self._changed.notify_all()
