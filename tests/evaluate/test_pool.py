@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from ecellm.config.schema import Run
 from ecellm.errors import ClusterError, Stopped
 from ecellm.evaluate.log import Answer, read_log
 from ecellm.evaluate.plan import Unit, units
-from ecellm.evaluate.pool import Pool, answer_all
+from ecellm.evaluate.pool import Pool, Worker, answer_all
 from ecellm.evaluate.requests import Request, request
 from ecellm.evaluate.voices import Voice, answers_storage, log_folder
 from ecellm.evaluate.waiting import Queue
@@ -51,6 +52,28 @@ def test_a_new_actor_goes_where_most_work_is_left_for_those_who_do_it() -> None:
     assert second
     assert second.model == "untuned"
     assert Queue({}).take("", Counter()) is None
+
+
+def test_answers_that_went_with_their_node_are_asked_again_and_their_actor_asks_no_more(run: Run) -> None:
+    import ray
+
+    [unit] = _apart("tuned", _requests(3), 3)
+    pool = Pool(run, VOICES, Queue({}), lambda name, answers: None, dict)
+    killed: list[object] = []
+
+    def gone(reference: object) -> None:
+        raise ray.exceptions.ObjectLostError("ab" * 28, None, "its node is gone")
+
+    pool.ray = SimpleNamespace(exceptions=ray.exceptions, kill=killed.append, get=gone)
+    left = {one.key: one for one in unit.requests}
+    worker = Worker("actor", 1, "writer-", None, None, held="tuned", unit=unit, left=left, stream=iter(["reference"]))
+    pool.workers.append(worker)
+    pool._hear(worker)
+    assert killed == ["actor"]
+    assert pool.workers == []
+    again = pool.queue.take("tuned", Counter())
+    assert again
+    assert {one.key for one in again.requests} == set(left)
 
 
 @pytest.mark.heavy
