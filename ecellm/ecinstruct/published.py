@@ -10,6 +10,7 @@ their `option_labels`.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,14 +18,14 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TextIO
 
 from ecellm.config.schema import Storage as StorageSettings
 from ecellm.ecinstruct.samples import sample_id
 from ecellm.errors import ConfigError, DataError
 from ecellm.records import SETTINGS, SPLITS, Row
 from ecellm.sources.lines import BROKEN, File, parquet_rows, whole
-from ecellm.sources.opening import digest_of, exists, files_of, missing, open_text
+from ecellm.sources.opening import Unpacked, digest_of, exists, files_of, missing, open_text
 from ecellm.sources.web import bare, is_web
 from ecellm.storage.base import is_remote, join
 from ecellm.tasks.registry import task as find_task
@@ -141,41 +142,50 @@ def _data_files(location: str, settings: StorageSettings | None) -> tuple[str, .
     listed = files_of(location, settings)
     if listed == [location]:
         return (location,)
+    found = _best(listed)
+    if not found:
+        raise missing(f"{location}/{WHOLE[0]}", f"{len(listed)} other files")
+    return found
+
+
+def _best(listed: Iterable[str]) -> tuple[str, ...]:
+    """Of many files the one that has all rows, or else all data files."""
     found = [path for path in listed if path.endswith(ENDINGS) and os.path.basename(path) not in BESIDE]
     named = [path for path in found if os.path.basename(path) in WHOLE]
     best = sorted(named, key=lambda path: (path.count("/"), WHOLE.index(os.path.basename(path)), path))[:1]
-    if not found:
-        raise missing(f"{location}/{WHOLE[0]}", f"{len(listed)} other files")
     return tuple(best or found)
 
 
 def json_records(path: str, settings: StorageSettings | None = None) -> Iterator[tuple[int, Record]]:
     """(number from 1, object) of a JSON array or of JSON lines, streamed. The bare token NaN is read as NaN."""
-    decoder, buffer, number, line = json.JSONDecoder(), "", 0, 1
     with open_text(path, settings=settings) as file:
-        ended = False
-        while True:
-            start = _skip(buffer)
-            line, buffer = line + buffer.count("\n", 0, start), buffer[start:]
-            try:
-                value, end = decoder.raw_decode(buffer) if buffer else (None, 0)
-            except json.JSONDecodeError as error:
-                if ended or len(buffer) > LONGEST:
-                    raise _broken(path, line + error.lineno - 1, number, str(error.msg), buffer[:60]) from None
-                end = 0
-            except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-                raise _broken(path, line, number, str(error), buffer[:60]) from None
-            if end == 0 or (end == len(buffer) and not ended):
-                if ended:
-                    return
-                more = _read(file, path, line, number)
-                ended, buffer = not more, buffer + more
-                continue
-            number += 1
-            if not isinstance(value, dict):
-                raise _broken(path, line, number, "not an object", buffer[:60])
-            yield number, value
-            line, buffer = line + buffer.count("\n", 0, end), buffer[end:]
+        yield from _objects(file, path)
+
+
+def _objects(file: TextIO, path: str) -> Iterator[tuple[int, Record]]:
+    decoder, buffer, number, line, ended = json.JSONDecoder(), "", 0, 1, False
+    while True:
+        start = _skip(buffer)
+        line, buffer = line + buffer.count("\n", 0, start), buffer[start:]
+        try:
+            value, end = decoder.raw_decode(buffer) if buffer else (None, 0)
+        except json.JSONDecodeError as error:
+            if ended or len(buffer) > LONGEST:
+                raise _broken(path, line + error.lineno - 1, number, str(error.msg), buffer[:60]) from None
+            end = 0
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+            raise _broken(path, line, number, str(error), buffer[:60]) from None
+        if end == 0 or (end == len(buffer) and not ended):
+            if ended:
+                return
+            more = _read(file, path, line, number)
+            ended, buffer = not more, buffer + more
+            continue
+        number += 1
+        if not isinstance(value, dict):
+            raise _broken(path, line, number, "not an object", buffer[:60])
+        yield number, value
+        line, buffer = line + buffer.count("\n", 0, end), buffer[end:]
 
 
 def to_rows(records: Iterable[tuple[int, Record]], name: str, labels: list[str] | None) -> Iterator[Row]:
@@ -267,16 +277,33 @@ def _read(file: Any, path: str, line: int, number: int) -> str:
 
 
 def _hub_records(name: str, revision: str) -> Iterator[Record]:
-    from datasets import load_dataset
+    """Records of a hub name. JSON goes through our own stream: `datasets` holds an array of objects whole."""
+    from datasets import load_dataset, load_dataset_builder
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        parts = load_dataset(name, streaming=True, revision=revision or None)
+        of = {"revision": revision or None}
+        told = load_dataset_builder(name, **of).config.data_files or {}
+        files = [str(path) for split in sorted(told) for path in told[split]]
+        if files and all(path.endswith(ENDINGS[:4]) for path in files):
+            for path in _best(files):
+                with _hub_text(path) as file:
+                    yield from (record for _, record in _objects(file, path))
+            return
+        parts = load_dataset(name, streaming=True, **of)
         yield from (record for split in sorted(parts) for record in parts[split])
     except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
         raise DataError(f"{name}: cannot be had through `datasets`", found=str(error).partition("\n")[0][:200],
                         expected="a data set on the Hugging Face hub and a way to it, or a file or folder here",
                         mend="download dataset.json and name the file in sources.published") from error  # fmt: skip
+
+
+def _hub_text(path: str) -> TextIO:
+    """A file as `datasets` names it (hf://…, or of a folder here), read by ranges."""
+    from datasets.utils.file_utils import xopen
+
+    raw = xopen(path, "rb")
+    return io.TextIOWrapper(Unpacked(raw) if path.endswith(".gz") else raw, "utf-8-sig", newline="")
 
 
 def _broken(path: str, line: int, number: int, reason: str, shown: str) -> DataError:

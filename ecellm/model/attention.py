@@ -62,15 +62,17 @@ def varlen_attention(
     if heads != kept:
         key, value = (part.repeat_interleave(heads // kept, dim=1) for part in (key, value))
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
+    lengths = [end - start for start, end in pairwise(bounds)]
     parts = []
-    for start, end in pairwise(bounds):
-        near = sliding_window is not None and end - start > sliding_window
-        mask = _window(end - start, sliding_window or 0, query.device) if near else None
-        q, k, v = (part[:, :, start:end] for part in (query, key, value))
+    # split, not slices: its backward pass puts the gradients together once, where each slice would fill a whole row
+    for q, k, v in zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True):
+        length = q.shape[2]
+        near = sliding_window is not None and length > sliding_window
+        mask = _window(length, sliding_window or 0, query.device) if near else None
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=mask is None
         )
-        parts.append(out)  # [batch, heads, end - start, width]
+        parts.append(out)  # [batch, heads, length, width]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
 
 

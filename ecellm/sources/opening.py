@@ -53,10 +53,10 @@ def open_binary(location: str, settings: StorageSettings | None = None) -> IO[by
 def open_unpacked(location: str, settings: StorageSettings | None = None) -> IO[bytes]:
     """The same, unpacked where the name ends in `.gz`."""
     raw = open_binary(location, settings)
-    return cast(IO[bytes], _Unpacked(raw)) if bare(location).endswith(".gz") else raw
+    return cast(IO[bytes], Unpacked(raw)) if bare(location).endswith(".gz") else raw
 
 
-class _Unpacked(gzip.GzipFile):
+class Unpacked(gzip.GzipFile):
     """A gzip reader that closes the file below it, which the library leaves open when it did not open it."""
 
     def __init__(self, raw: IO[bytes]) -> None:

@@ -138,6 +138,21 @@ def test_a_hub_name_goes_through_datasets(tmp_path: Path, monkeypatch: pytest.Mo
     assert published.find("NingLab/ECInstruct").digests() == ("revision:abc123", "")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_array_on_the_hub_is_read_as_a_stream(tmp_path: Path, packed: bool) -> None:
+    """`datasets` would hold all of it: here the first rows are there before a fault behind them is seen."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    text = "[" + ",\n".join(json.dumps(record) for record in CLEAN * 9000) + ",\n{broken"
+    name = "dataset.json.gz" if packed else "dataset.json"
+    (folder / name).write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    (folder / "label.json").write_text("[]")
+    rows = published.Published(str(folder)).rows()
+    assert [next(rows).input for _ in CLEAN] == [str(record["input"]) for record in CLEAN]
+    with pytest.raises(DataError, match=f"{name}, line {len(CLEAN) * 9000 + 1}: broken after record"):
+        list(rows)
+
+
 def test_rows_of_the_hub_stay_while_it_is_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _run(tmp_path, "NingLab/ECInstruct")
     records = iter(CLEAN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,10 +19,10 @@ import pytest
 from ecellm.checkpoint.restore import steps
 from ecellm.config.schema import Run
 from ecellm.data.prepare import prepare
-from ecellm.errors import EcellmError
+from ecellm.errors import EcellmError, Stopped
 from ecellm.session import staying_places
 from ecellm.storage.local import LocalStorage
-from ecellm.train import attempts
+from ecellm.train import attempts, launch
 from ecellm.train.group import _most_workers
 from ecellm.train.launch import train
 from tests.cluster.head import token
@@ -32,7 +33,7 @@ SAVED = 25
 
 
 def make(out: Path, epochs: int, **train_settings: Any) -> Run:
-    settings = {"epochs": epochs, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3} | train_settings
+    settings = {"epochs": epochs, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-4} | train_settings
     cluster = {"workers": 2, "min_workers": 1, "grow_after_s": 1, "max_failures": 3}
     if settings.get("engine") == "plain":
         cluster = {"workers": 1}
@@ -86,10 +87,11 @@ def prepared(tmp_path: Path) -> Callable[[int], Run]:
 class Going:
     """Training in a thread, so that this one can act on nodes (which only the main thread can add)."""
 
-    def __init__(self, run: Run) -> None:
-        self.facts: dict[str, Any] = {}
+    def __init__(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: EcellmError | None = None
         self.storage = LocalStorage(run.out)
+        self._stop = threading.Event()  # what SIGTERM would set, which only the main thread can take
+        monkeypatch.setattr(launch, "_stop_signals", lambda: contextlib.nullcontext(self._stop))
         self._thread = threading.Thread(target=self._train, args=(run,), daemon=True)
         self._thread.start()
 
@@ -97,7 +99,7 @@ class Going:
         end = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < end, "waited too long"
-            assert self._thread.is_alive(), f"training has ended: {self.error or self.facts}"
+            assert self._thread.is_alive(), f"training has ended: {self.error}"
             time.sleep(0.2)
 
     def newest(self) -> int:
@@ -109,26 +111,29 @@ class Going:
     def attempt(self, number: int) -> bool:
         return attempts.newest(self.storage) >= number
 
-    def ended(self) -> list[dict[str, Any]]:
+    def stopped(self) -> list[dict[str, Any]]:
+        """Ask it to save and stop; what metrics.jsonl holds then."""
+        self._stop.set()
         self._thread.join(timeout=300)
         assert not self._thread.is_alive()
-        assert self.error is None, self.error
+        assert isinstance(self.error, Stopped), self.error
         return [json.loads(line) for line in self.storage.read("metrics.jsonl").splitlines()]
 
     def _train(self, run: Run) -> None:
         try:
-            self.facts = train(run)
+            train(run)
         except EcellmError as error:
             self.error = error
 
 
-def losses_of_a_quiet_run(run: Run, tmp_path: Path) -> list[float]:
+def losses_of_a_quiet_run(run: Run, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     import shutil
 
     quiet = tmp_path / "quiet"
     shutil.copytree(run.out, quiet, ignore=shutil.ignore_patterns("checkpoints", "model", "attempts", "metrics.jsonl"))
-    train(make(quiet, run.train.epochs, engine="plain"))
-    return [json.loads(line)["loss"] for line in (quiet / "metrics.jsonl").read_text().splitlines()]
+    going = Going(make(quiet, run.train.epochs, engine="plain"), monkeypatch)
+    going.until(lambda: going.saved(steps))
+    return [line["loss"] for line in going.stopped()[:steps]]
 
 
 def drain(cluster: Any, node: Any) -> None:
@@ -142,9 +147,11 @@ def drain(cluster: Any, node: Any) -> None:
     )  # fmt: skip
 
 
-def test_nodes_that_leave_come_and_die(nodes: Any, prepared: Callable[[int], Run], tmp_path: Path) -> None:
-    run = prepared(300)
-    going = Going(run)
+def test_nodes_that_leave_come_and_die(
+    nodes: Any, prepared: Callable[[int], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(10_000)  # no machine comes to its end while nodes come: this test says when to stop
+    going = Going(run, monkeypatch)
     going.until(lambda: going.saved(2 * SAVED))
     drain(nodes, nodes.places[2])
     assert staying_places(cpus=1, gpus=0) == 1  # so the next group is of one at once, not after a wait for two
@@ -156,18 +163,22 @@ def test_nodes_that_leave_come_and_die(nodes: Any, prepared: Callable[[int], Run
     grown = going.newest()
     going.until(lambda: going.saved(grown + 2 * SAVED))
     nodes.remove_node(third, allow_graceful=False)
-    lines = going.ended()
-    assert [line["step"] for line in lines] == list(range(1, 1201))
+    going.until(lambda: going.attempt(4))
+    alone = going.newest()
+    going.until(lambda: going.saved(alone + 2 * SAVED))
+    lines = going.stopped()
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert {line["attempt"]: line["workers"] for line in lines} == {1: 2, 2: 1, 3: 2, 4: 1}
-    last = {number: max(line["step"] for line in lines if line["attempt"] == number) for number in (1, 2, 3)}
+    last = {number: max(line["step"] for line in lines if line["attempt"] == number) for number in (1, 2, 3, 4)}
     history = attempts.history(going.storage)
-    # what was saved at a notice is where the next attempt goes on: no step was done twice
-    assert [one["reason"] for one in history[:2]] == [f"saved after step {last[number]}" for number in (1, 2)]
-    assert history[3]["reason"] == "done"
+    # what was saved at a notice, or when asked, is where the next attempt goes on: no step was done twice
+    assert [history[number - 1]["reason"] for number in (1, 2, 4)] == [
+        f"saved after step {last[number]}" for number in (1, 2, 4)
+    ]
     # a node that dies costs the steps since the last checkpoint
-    assert list(going.facts["resumed"]) == [last[1], last[2], last[3]]
+    assert [one["after"] for one in history] == [0, last[1], last[2], last[3]]
     assert last[3] % SAVED == 0
-    wanted = losses_of_a_quiet_run(run, tmp_path)
+    wanted = losses_of_a_quiet_run(run, len(lines), tmp_path, monkeypatch)
     assert [line["loss"] for line in lines] == pytest.approx(wanted, rel=1e-3)
     soon = last[1] + 20
     assert [line["loss"] for line in lines[:soon]] == pytest.approx(wanted[:soon], rel=1e-5)
