@@ -18,10 +18,10 @@ end() { # CODE: end our Ray, keep its logs where it failed, leave nothing in the
 }
 trap 'end 0' TERM
 # scancel --signal=USR1 reaches every process of a step: this shell tells the batch shell, and Ray must not die of it.
-trap ': >"$stop" 2>/dev/null' USR1
+trap '{ : >"$stop"; } 2>/dev/null' USR1
 
 rm -rf "$tmp" && (umask 077 && mkdir -p "$tmp") || { echo "cannot make $tmp"; exit 5; }
-mapfile -t options < <("$@" -m ecellm.cluster.ports "$kind" "$base" "${ECELLM_DASHBOARD:-}")
+mapfile -t options < <(trap '' USR1; exec "$@" -m ecellm.cluster.ports "$kind" "$base" "${ECELLM_DASHBOARD:-}")
 [ ${#options[@]} -gt 0 ] || { echo "no options for ray start"; end 5; }
 if [ "$kind" = worker ]; then
   options+=("--address=$RAY_ADDRESS")

@@ -22,10 +22,30 @@ ru_notice() { # a signal came: pass it on to the stage, which saves
   [ -z "$ru_driver" ] || kill -TERM "$ru_driver" 2>/dev/null
 }
 
+ru_heed() { # [CODE]: back into the queue where a stop was asked for. A notice to the steps alone is a file, or a step that
+  # ended with CODE 138: USR1 came before it could write that file.
+  [ ! -e "$ru_dir/stop" ] && [ "${1:-0}" != 138 ] || [ -n "$ru_asked" ] || ru_notice USR1
+  [ -z "$ru_asked" ] || ru_again
+}
+
+ru_blame() { # CODE CAUSE: fail, unless it comes of a notice that another node's step is about to write down
+  sleep 1 & wait $!
+  ru_heed "$1"
+  ru_fail 5 "$2"
+}
+
 ru_fail() { # CODE CAUSE: take all down, say why, leave
   ru_down
   ru_say "exit code $1: $2"
   exit "$1"
+}
+
+ru_notice_s() { # seconds between the notice and the time limit, as sbatch was told; the batch file's own number without it
+  local told=${ECELLM_SIGNAL_S:-${SBATCH_SIGNAL:-}}
+  told=${told:-$(sed -n 's/^#SBATCH --signal[= ]//p' "$0" 2>/dev/null | tail -n 1)}
+  case $told in *@*) told=${told##*@} ;; *[!0-9]*) told=60 ;; esac # Slurm's own number where a signal has none
+  told=${told%%[!0-9]*}
+  echo "${told:-0}"
 }
 
 ru_last() { # FILE: its last telling line; that Ray ended is told where nothing else was said
@@ -43,7 +63,7 @@ ray_up() {
   ru_arguments "$stage" "$@"
   case $stage in
     build | report) ru_drive "$stage" ;; # these need no cluster
-    *) ru_check && ru_start && ru_drive "$stage" ;;
+    *) ru_check "$stage" && ru_start && ru_drive "$stage" ;;
   esac
 }
 
@@ -115,29 +135,33 @@ ru_cause() { # FILE: the cause that our command line left, or the last line of a
   head -n 1 "$ECELLM_CAUSE_FILE" 2>/dev/null | grep . || ru_last "$1"
 }
 
-ru_check() { # the run file, then every node by itself, then all together
+ru_check() { # STAGE: the run file, then every node by itself, then all together
   local all=${#ru_names[@]} code names=() seconds=${ECELLM_START_S:-300}
   "${ru_run[@]}" -m ecellm.cli cluster begin "$ru_file" --job "$ru_name" "${ru_overrides[@]}" >"$ru_dir/canary" ||
     ru_fail $? "$(ru_cause /dev/null)"
-  [ -z "$ru_asked" ] || ru_again
+  ru_heed
   mapfile -t names <"$ru_dir/canary"
   timeout --kill-after=10 "$seconds" "${ru_srun[@]}" --label --input=none \
-    --nodes="$all" --ntasks="$all" --ntasks-per-node=1 "${ru_run[@]}" -m ecellm.cluster.nodecheck \
+    --nodes="$all" --ntasks="$all" --ntasks-per-node=1 \
+    bash "$ru_root/slurm/ray_look.sh" "$ru_dir/stop" "${ru_run[@]}" -m ecellm.cluster.nodecheck \
     --out "${names[0]}" --canary "${names[1]}" --nonce "${names[2]}" --job "$SLURM_JOB_ID" --temporary "$ru_tmp" \
-    --peer "${ru_names[1]:-${ru_names[0]}}" --interface "${ECELLM_INTERFACE:-}" \
+    --peers "$(IFS=,; echo "${ru_names[*]:0:2}")" --interface "${ECELLM_INTERFACE:-}" \
     >"$ru_logs/nodes.jsonl" 2>"$ru_logs/nodes.err" & # who is missing is told by judge
   ru_driver=$! # so that a notice ends it, and is not heard only when it is over
-  while kill -0 $ru_driver 2>/dev/null; do wait $ru_driver; done
+  wait $ru_driver
+  code=$?
+  while kill -0 $ru_driver 2>/dev/null; do wait $ru_driver; code=$?; done # a trap ends `wait` early
   ru_driver=''
-  [ -z "$ru_asked" ] || ru_again
+  ru_heed $code
   "${ru_run[@]}" -m ecellm.cli cluster judge "$ru_file" --canary "$ru_dir/canary" --said "$ru_logs/nodes.jsonl" \
-    --heard "$ru_logs/nodes.err" --names "$(IFS=,; echo "${ru_names[*]}")" --job "$SLURM_JOB_ID" "${ru_overrides[@]}" \
-    >"$ru_dir/plan"
+    --heard "$ru_logs/nodes.err" --names "$(IFS=,; echo "${ru_names[*]}")" --job "$SLURM_JOB_ID" \
+    --stage "$1" --notice "$(ru_notice_s)" "${ru_overrides[@]}" >"$ru_dir/plan"
   code=$?
   [ $code = 0 ] || ru_fail $code "$(ru_cause /dev/null)"
-  [ -z "$ru_asked" ] || ru_again
+  ru_heed
   # shellcheck disable=SC1091
   source "$ru_dir/plan"
+  [ -z "$warning" ] || ru_say "warning: $warning"
 }
 
 ru_start() { # Ray on every node at once, then wait until it has all resources
@@ -149,15 +173,18 @@ ru_start() { # Ray on every node at once, then wait until it has all resources
     --seconds "${ECELLM_START_S:-300}" 8>&- &
   ru_driver=$!
   while kill -0 $ru_driver 2>/dev/null; do
+    ru_heed
     for name in "${ru_names[@]}"; do
-      kill -0 "${ru_step[$name]}" 2>/dev/null || ru_fail 5 "Ray did not start on $name: $(ru_last "$ru_logs/ray-$name.log")"
+      kill -0 "${ru_step[$name]}" 2>/dev/null && continue
+      wait "${ru_step[$name]}"
+      ru_blame $? "Ray did not start on $name: $(ru_last "$ru_logs/ray-$name.log")"
     done
     sleep 0.3
   done
   wait $ru_driver
   local code=$?
   ru_driver=''
-  [ -z "$ru_asked" ] || ru_again
+  ru_heed
   [ $code = 0 ] || ru_fail $code "$(ru_cause /dev/null)"
   ru_say "Ray $address is whole: ${#ru_names[@]} nodes, $total_cpus CPUs, $total_gpus GPUs, after $((SECONDS - begun)) s"
   if [ -n "${ECELLM_DASHBOARD:-}" ]; then

@@ -13,8 +13,7 @@ import tempfile
 import torch
 from safetensors.torch import save_file
 
-from ecellm.checkpoint.export import side_files_of
-from ecellm.checkpoint.layout import KINDS
+from ecellm.checkpoint.export import filled, side_files_of
 from ecellm.checkpoint.restore import SliceReader, read_manifest
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import CheckpointError
@@ -41,11 +40,9 @@ def export_adapter(checkpoint: str, folder: str, settings: Settings, base: str) 
     lora = manifest.lora
     if not lora:
         raise CheckpointError(f"{checkpoint} holds no adapters", mend="use `ecellm export` for a whole model")
-    read, dtype = SliceReader(source, "", manifest), getattr(torch, manifest.dtype)
-    tensors = {}
-    for parameter in manifest.parameters:
-        values = read(parameter.name, KINDS[0], 0, parameter.numel).view(parameter.shape)
-        tensors[parameter.name.replace(".default.weight", ".weight")] = values.to(dtype)
+    read, dtype = SliceReader(source, "", manifest, cache_bytes=0), getattr(torch, manifest.dtype)
+    values = filled(manifest, read, manifest.parameters, dtype)
+    tensors = {name.replace(".default.weight", ".weight"): value for name, value in values.items()}
     config = {
         "peft_type": "LORA", "task_type": lora["task_type"], "base_model_name_or_path": base, "r": lora["rank"],
         "lora_alpha": lora["alpha"], "lora_dropout": lora["dropout"], "target_modules": lora["targets"],

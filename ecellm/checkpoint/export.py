@@ -1,7 +1,9 @@
 """From a checkpoint to a Hugging Face folder, on a machine without GPU, DeepSpeed or Ray.
 
-The one decision: one output file at a time is in memory, at most `SHARD_BYTES`, read by ranges; so a checkpoint of any
-size is exported in the same small space. Adapters are merged into the base model's weights on the way.
+The one decision: one output file at a time is in memory, at most `SHARD_BYTES` (or one larger tensor), and it is filled
+from one rank's file after the other; so beside it there are two blocks of that file and a piece of 16 MiB, and a
+checkpoint of any size and of any number of ranks is exported in the same space. Adapters are merged into the base
+model's weights on the way: they come on top, in fp32, with the one weight that is being merged.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +31,8 @@ from ecellm.storage.open import open_storage
 SHARD_BYTES = 2 << 30
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 _PREFIX = "base_model.model."
+_PIECE = 1 << 22
+"""Values that are read at a time."""
 _OURS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
 
@@ -57,9 +62,14 @@ def export(
     for key, _ in list(target.list("")):
         if _OURS.fullmatch(key):  # and nothing below: OUT itself may be the target
             target.delete(key)
-    read = SliceReader(source, "", manifest)
-    tensors = _merged(manifest, read, base) if manifest.lora else _whole(manifest, read)
-    written = _write_shards(tensors, target, shard_bytes)
+    tensors = _merged(manifest, base) if manifest.lora else _whole(manifest)
+    # One block is enough for who reads a file from its beginning to its end.
+    read = SliceReader(source, "", manifest, cache_bytes=0)
+
+    def fill(needs: Sequence[Parameter]) -> Values:
+        return filled(manifest, read, needs, torch.float32 if manifest.lora else getattr(torch, manifest.dtype))
+
+    written = _write_shards(tensors, fill, target, shard_bytes)
     for name, data in side.items():
         written[name] = hashlib.sha256(data).hexdigest()
         target.write(name, data)
@@ -86,29 +96,46 @@ def side_files_of(source: Storage, manifest: Manifest) -> dict[str, bytes]:
     return found
 
 
+Values = Mapping[str, torch.Tensor]
+"""Trained parameters by name, in their shapes."""
+
+
 @dataclass(frozen=True)
 class _Lazy:
-    """A tensor that is made when it is its turn."""
+    """A tensor that is made when it is its turn, from the trained parameters that it needs."""
 
     name: str
     bytes: int
-    make: Callable[[], torch.Tensor]
+    needs: tuple[Parameter, ...]
+    make: Callable[[Values], torch.Tensor]
 
 
-def _whole(manifest: Manifest, read: SliceReader) -> list[_Lazy]:
-    dtype = getattr(torch, manifest.dtype)
-
-    def lazy(parameter: Parameter) -> _Lazy:
-        def make() -> torch.Tensor:
-            flat = read(parameter.name, KINDS[0], 0, parameter.numel)
-            return flat.to(dtype).view(parameter.shape)
-
-        return _Lazy(parameter.name, parameter.numel * dtype.itemsize, make)
-
-    return [lazy(parameter) for parameter in manifest.parameters]
+def _whole(manifest: Manifest) -> list[_Lazy]:
+    width = getattr(torch, manifest.dtype).itemsize
+    return [
+        _Lazy(parameter.name, parameter.numel * width, (parameter,), itemgetter(parameter.name))
+        for parameter in manifest.parameters
+    ]
 
 
-def _merged(manifest: Manifest, read: SliceReader, base: str) -> list[_Lazy]:
+def filled(manifest: Manifest, read: SliceReader, needs: Sequence[Parameter], dtype: torch.dtype) -> Values:
+    """Weights of some parameters, rank's file by rank's file. Raises Broken."""
+    values = {parameter.name: torch.empty(parameter.shape, dtype=dtype) for parameter in needs}
+    left = {parameter.name: parameter.numel for parameter in needs}
+    for part in manifest.parts:
+        for name, flat in ((name, value.view(-1)) for name, value in values.items() if name in part.spans):
+            start, length = part.spans[name]
+            for at in range(start, start + length, _PIECE):
+                count = min(_PIECE, start + length - at)
+                flat[at : at + count] = read(name, KINDS[0], at, count)
+            left[name] -= length
+    for parameter in needs:
+        if left[parameter.name]:
+            read(parameter.name, KINDS[0], 0, parameter.numel)  # which says what is missing
+    return values
+
+
+def _merged(manifest: Manifest, base: str) -> list[_Lazy]:
     """Base weights plus `alpha / rank * B @ A` (Hu et al. 2021), named as the base names them."""
     settings = manifest.lora or {}
     folder = base or str(settings["base"])  # a folder, where nobody has looked for it
@@ -121,26 +148,24 @@ def _merged(manifest: Manifest, read: SliceReader, base: str) -> list[_Lazy]:
     shapes = {parameter.name: parameter for parameter in manifest.parameters}
     scale, dtype, used = settings["alpha"] / settings["rank"], getattr(torch, manifest.dtype), set()
 
-    def values(name: str) -> torch.Tensor:
-        return read(name, KINDS[0], 0, shapes[name].numel).view(shapes[name].shape)
-
     def lazy(path: str, key: str) -> _Lazy:
         stem = _PREFIX + key.removesuffix(".weight")
         adapted = stem + _A in shapes and key.endswith(".weight")
         if adapted:
             used.add(stem)
 
-        def make() -> torch.Tensor:
+        def make(values: Values) -> torch.Tensor:
             with safe_open(path, "pt") as stream:
                 weight = stream.get_tensor(key)
             if adapted:
-                weight = weight.float() + scale * (values(stem + _B) @ values(stem + _A))
+                weight = weight.float() + scale * (values[stem + _B] @ values[stem + _A])
             cast: torch.Tensor = weight.to(dtype) if weight.is_floating_point() else weight
             return cast
 
         with safe_open(path, "pt") as stream:
             numel = torch.Size(stream.get_slice(key).get_shape()).numel()
-        return _Lazy(key, numel * dtype.itemsize, make)
+        needs = (shapes[stem + _A], shapes[stem + _B]) if adapted else ()
+        return _Lazy(key, numel * dtype.itemsize, needs, make)
 
     found = []
     for name in files:
@@ -169,8 +194,14 @@ def _weights_of(folder: str) -> list[str]:
     return sorted(name for name in there if name.endswith(".safetensors"))
 
 
-def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> dict[str, str]:
-    """Returns sha256 in hex of each file, by name."""
+def _write_shards(
+    tensors: list[_Lazy], fill: Callable[[Sequence[Parameter]], Values], target: Storage, shard_bytes: int
+) -> dict[str, str]:
+    """Returns sha256 in hex of each file, by name.
+
+    Args:
+        fill: gives trained parameters, those of one file at a time.
+    """
     shards = list(_pack(tensors, shard_bytes))
     where, written = dict[str, str](), dict[str, str]()
     total = 0
@@ -180,9 +211,8 @@ def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> di
             if len(shards) > 1:
                 name = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
             path = os.path.join(temporary, name)
-            made = {lazy.name: lazy.make().contiguous() for lazy in shard}
             try:
-                save_file(made, path, metadata={"format": "pt"})
+                _write(shard, fill, path)
             except SafetensorError as error:  # its own error for a full disk
                 raise StorageError(
                     f"a model file could not be written below {tempfile.gettempdir()}", found=str(error),
@@ -200,6 +230,13 @@ def _write_shards(tensors: list[_Lazy], target: Storage, shard_bytes: int) -> di
         written["model.safetensors.index.json"] = hashlib.sha256(data).hexdigest()
         target.write("model.safetensors.index.json", data)
     return written
+
+
+def _write(shard: list[_Lazy], fill: Callable[[Sequence[Parameter]], Values], path: str) -> None:
+    # A function of its own, so that its tensors have gone before those of the next file are made.
+    values = fill([parameter for lazy in shard for parameter in lazy.needs])
+    made = {lazy.name: lazy.make(values).contiguous() for lazy in shard}
+    save_file(made, path, metadata={"format": "pt"})
 
 
 def _pack(tensors: list[_Lazy], most: int) -> Iterator[list[_Lazy]]:

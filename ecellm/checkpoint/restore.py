@@ -2,7 +2,7 @@
 
 The one decision: a marker alone is not believed. Every block that is read is compared with its sha256 in the manifest,
 and all ranks have their part in memory before any of it is loaded; a checkpoint that fails is passed over with a line
-that says why.
+that says why. It counts as broken only where rank 0 finds so too: one machine's network says nothing of what is stored.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ecellm.checkpoint.layout import (
     step_of,
     tensor_key,
 )
+from ecellm.checkpoint.published import READS, Broken, published
 from ecellm.checkpoint.save import Gather
 from ecellm.checkpoint.tensorfile import raw
 from ecellm.errors import CheckpointError, EcellmError, StorageError
@@ -37,12 +38,6 @@ from ecellm.storage.base import Storage
 _BLOCK = 1 << 24
 _CACHE_BYTES = 1 << 30
 """Most bytes of blocks that a reader holds: the newest one of each file, files read longest ago leave first."""
-READS = 3
-"""Times that a block is read before its bytes count as changed."""
-
-
-class Broken(CheckpointError):
-    """A checkpoint that is not what was written: an older one will do."""
 
 
 def steps(storage: Storage) -> tuple[list[int], list[int]]:
@@ -64,41 +59,40 @@ def read_manifest(storage: Storage, folder: str) -> Manifest:
     Raises:
         CheckpointError: no marker, or a manifest that is missing or another one.
     """
-    try:
-        marker = json.loads(storage.read(inside(folder, COMPLETE)))
-        name, wanted = str(marker["manifest"]), marker["manifest_sha256"]
-        data = storage.read(inside(folder, name))
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise Broken(
-            f"{storage.root}/{folder} is no whole checkpoint", found=str(error),
-            expected=f"{COMPLETE} and the manifest that it names",
-            mend="name another step; `ecellm checkpoints list` shows them",
-        ) from error  # fmt: skip
-    if hashlib.sha256(data).hexdigest() != wanted:
-        raise Broken(f"{folder}/{name} is not the one its marker names", mend="remove this checkpoint")
-    return parse_manifest(data, inside(folder, name))
+    marker, data = published(storage, folder)
+    return parse_manifest(data, inside(folder, str(marker["manifest"])))
 
 
-def fault(storage: Storage, folder: str, file: File) -> str:
-    """What is wrong with one file of a checkpoint; empty where nothing is. Networks change bytes too: see `READS`."""
+def fault(storage: Storage, folder: str, file: File, *, digest: bool = True) -> str:
+    """What is wrong with one file of a checkpoint; empty where nothing is. Networks change bytes too: see `READS`.
+
+    Args:
+        digest: read the file and compare its sha256, not its size alone.
+    """
     key = inside(folder, file.name)
     try:
         size = storage.size(key)
         if size != file.bytes:
             return f"{file.name} has {size} bytes, not {file.bytes}"
+        if not digest:
+            return ""
         for _ in range(READS):
-            digest = hashlib.sha256()
+            found = hashlib.sha256()
             for start in range(0, size, _BLOCK):
-                digest.update(storage.read(key, start, min(_BLOCK, size - start)))
-            if digest.hexdigest() == file.sha256:
+                found.update(storage.read(key, start, min(_BLOCK, size - start)))
+            if found.hexdigest() == file.sha256:
                 return ""
     except FileNotFoundError:
         return f"{file.name} is missing"
     return f"{file.name} has another sha256 than the manifest says"
 
 
-def verify(storage: Storage, folder: str) -> list[str]:
-    """Faults of a checkpoint, read whole on this machine; empty where there are none."""
+def verify(storage: Storage, folder: str, *, digests: bool = True) -> list[str]:
+    """Faults of a checkpoint, read whole on this machine; empty where there are none.
+
+    Args:
+        digests: read its files; without it, only marker, manifest and sizes are looked at.
+    """
     try:
         manifest = read_manifest(storage, folder)
     except CheckpointError as error:
@@ -106,7 +100,7 @@ def verify(storage: Storage, folder: str) -> list[str]:
     faults = []
     for file in manifest.files():
         try:
-            found = fault(storage, folder, file)
+            found = fault(storage, folder, file, digest=digests)
         except StorageError as error:
             found = f"{file.name} cannot be read: {error.what}"
         faults += [found] if found else []
@@ -117,6 +111,8 @@ Owned = Sequence[tuple[str, int, int]]
 """(parameter, first value, number of values) of each slice that a rank owns."""
 Held = dict[tuple[str, str], torch.Tensor]
 """(parameter, kind) -> fp32 [number of values]."""
+Place = tuple[str, str, int, int] | str | None
+"""Where a rank found a fault: a range (parameter, kind, start, length), a file, or None for marker and manifest."""
 
 
 def read_newest(
@@ -127,6 +123,7 @@ def read_newest(
     world: World,
     gather: Gather,
     say: Callable[[str], None],
+    broken: Callable[[int], None] = lambda step: None,
 ) -> tuple[Manifest, Held] | None:
     """The newest whole checkpoint, the same on every rank, and this rank's part of it; None where there is none.
 
@@ -136,6 +133,7 @@ def read_newest(
     Args:
         fits: raises CheckpointError where a checkpoint belongs to another run.
         say: takes the line about each checkpoint that is passed over (from rank 0).
+        broken: takes the step of each of them whose fault rank 0 has found itself (on rank 0).
 
     Raises:
         StorageError: storage cannot be read, on every rank: that says nothing about the checkpoint.
@@ -145,38 +143,67 @@ def read_newest(
         folder, fault_, trouble = step_folder(step), "", None
         manifest: Manifest | None = None
         held: Held = {}
+        place: Place = None
         try:
             manifest = read_manifest(storage, folder)
             fits(manifest)
             read = SliceReader(storage, folder, manifest)
-            held = {(name, kind): read(name, kind, start, count) for name, start, count in owned for kind in KINDS}
+            for name, start, count in owned:
+                for kind in KINDS:
+                    place = (name, kind, start, count)
+                    held[name, kind] = read(*place)
             for file in manifest.side[world.rank :: world.size]:
+                place = file.name
                 if wrong := fault(storage, folder, file):
                     raise Broken(wrong)
         except Broken as error:
             fault_ = error.what
         except EcellmError as error:
             trouble = error
-        heard = gather((fault_, trouble))
-        for _, other in heard:
+        heard = gather((fault_, place, trouble))
+        for *_, other in heard:
             if other is not None:
                 raise other
-        faults = sorted({line for line, _ in heard if line})
+        faults = sorted({line for line, *_ in heard if line})
         if not faults:
             assert manifest is not None
             return manifest, held
         if world.rank == 0:
-            say(f"checkpoint of step {step} is passed over: {'; '.join(faults)}")
+            said = f"checkpoint of step {step} is passed over: {'; '.join(faults)}"
+            places = [where for line, where, _ in heard if line]
+            if fault_ or (manifest and any(_confirmed(storage, folder, manifest, where) for where in places)):
+                broken(step)
+            else:
+                said += "; it stays, since worker 0 reads the same without a fault"
+            say(said)
     return None
 
 
-class SliceReader:
-    """Reads ranges of parameters and moments out of a checkpoint's files, by whole blocks, each verified."""
+def _confirmed(storage: Storage, folder: str, manifest: Manifest, place: Place) -> bool:
+    """Whether this rank finds a fault where another one did, with a manifest that this rank has read whole."""
+    try:
+        if isinstance(place, str):
+            return any(fault(storage, folder, file) for file in manifest.side if file.name == place)
+        if place is not None:
+            SliceReader(storage, folder, manifest)(*place)
+    except Broken:
+        return True
+    except StorageError:
+        return False
+    return False
 
-    def __init__(self, storage: Storage, folder: str, manifest: Manifest) -> None:
+
+class SliceReader:
+    """Reads ranges of parameters and moments out of a checkpoint's files, by whole blocks, each verified.
+
+    Args:
+        cache_bytes: most bytes of blocks that are held, but always the newest block.
+    """
+
+    def __init__(self, storage: Storage, folder: str, manifest: Manifest, cache_bytes: int = _CACHE_BYTES) -> None:
         if sys.byteorder != "little":
             raise CheckpointError("checkpoints hold little-endian numbers", mend="use a little-endian machine")
-        self._storage, self._folder = storage, folder
+        self._storage, self._folder, self._cache_bytes = storage, folder, cache_bytes
         self._where: dict[str, list[tuple[int, int, RankFile]]] = {}
         for part in manifest.parts:
             for name, (start, length) in part.spans.items():
@@ -241,7 +268,7 @@ class SliceReader:
 
     def _keep(self, part: RankFile, number: int, data: bytes) -> None:
         self._newest.pop(part.name, None)
-        while self._newest and sum(len(block) for _, block in self._newest.values()) + len(data) > _CACHE_BYTES:
+        while self._newest and sum(len(block) for _, block in self._newest.values()) + len(data) > self._cache_bytes:
             self._newest.popitem(last=False)
         self._newest[part.name] = (number, data)
 

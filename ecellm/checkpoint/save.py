@@ -29,6 +29,7 @@ from ecellm.checkpoint.layout import (
     step_folder,
     tensor_key,
 )
+from ecellm.checkpoint.published import Broken, published
 from ecellm.checkpoint.tensorfile import BLOCK_BYTES, TensorFile
 from ecellm.errors import CheckpointError, EcellmError, StorageError
 from ecellm.records import World
@@ -159,19 +160,18 @@ def _publish(
 def _winner(storage: Storage, folder: str, digest: str, mine: Manifest) -> Manifest:
     """The manifest that a step was published with, where this run may go on with it."""
     try:
-        won = json.loads(storage.read(f"{folder}/{COMPLETE}"))
-        if won["manifest_sha256"] == digest:
-            return mine
-        # The copy is the winner's, as the marker is.
-        data = storage.read(f"{folder}/{won['manifest']}")
-        storage.write(f"{folder}/{MANIFEST}", data)
-        theirs = parse_manifest(data, f"{folder}/{won['manifest']}")
-        if theirs.attempt < mine.attempt and theirs.identity == mine.identity:
-            return theirs  # this run's own, from an attempt that was taken for dead: its marker came late
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        won, data = published(storage, folder)
+    except Broken as error:
         raise LostRace(f"{folder} was published by another attempt, with a marker that cannot be read") from error
+    if won["manifest_sha256"] == digest:
+        return mine
+    # The copy is the winner's, as the marker is.
+    storage.write(f"{folder}/{MANIFEST}", data)
+    theirs = parse_manifest(data, f"{folder}/{won['manifest']}")
+    if theirs.attempt < mine.attempt and theirs.identity == mine.identity:
+        return theirs  # this run's own, from an attempt that was taken for dead: its marker came late
     raise LostRace(
-        f"{folder} was published by another attempt", found=f"attempt {won['attempt']}",
+        f"{folder} was published by another attempt", found=f"attempt {theirs.attempt}",
         expected="one attempt at a time to write to one OUT",
         mend="stop the other run, or give this one its own `out`",
     )  # fmt: skip

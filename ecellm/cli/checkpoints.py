@@ -86,16 +86,35 @@ def prune(
     out: Out,
     keep: Annotated[int, typer.Option(min=2, help="Newest complete checkpoints to keep.")] = Checkpoint().keep,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would go.")] = False,
+    digests: Annotated[
+        bool, typer.Option("--digests", help="Read those that stay and compare digests, not their sizes alone.")
+    ] = False,
 ) -> None:
-    """Remove checkpoints that may go: all but the newest complete ones, and unfinished ones older than those."""
+    """Remove checkpoints that may go: all but the newest whole ones, and unfinished ones older than those.
+
+    Whole is what has its manifest and all files in their sizes; what is not whole is named and does not count as kept.
+    """
     from ecellm.checkpoint.layout import step_folder
     from ecellm.checkpoint.restore import steps
+    from ecellm.checkpoint.restore import verify as faults_of
     from ecellm.checkpoint.retain import to_remove
     from ecellm.stage import clear
 
     storage = open_storage(out)
-    whole, half = steps(storage)
-    going = to_remove(whole, half, keep)
+    marked, half = steps(storage)
+    whole: list[int] = []
+    broken: list[int] = []
+    for step in reversed(marked):
+        if len(whole) == keep:
+            break
+        faults = faults_of(storage, step_folder(step), digests=digests)
+        (broken if faults else whole).append(step)
+        if faults:
+            typer.echo(f"{step_folder(step)}\tnot whole\t{'; '.join(fault.splitlines()[0] for fault in faults)}")
+    # Those that were not looked at are older than `keep` whole ones.
+    going = to_remove([step for step in marked if step not in broken], half, keep)
+    if whole:
+        going = sorted([*going, *(step for step in broken if step < whole[-1])])
     if not going:
         console.print("nothing may go")
     for step in going:

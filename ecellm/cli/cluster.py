@@ -41,9 +41,11 @@ def judge(
     heard: Annotated[str, typer.Option(help="File with the nodes' standard error.")],
     names: Annotated[str, typer.Option(help="Nodes by comma, the head first.")],
     job: Annotated[int, typer.Option(help="Number that the ports are derived from.")],
+    stage: Annotated[str, typer.Option(help="What will run.")] = "pipeline",
+    notice: Annotated[int, typer.Option(help="Seconds between Slurm's notice and the time limit.")] = 300,
 ) -> None:
     """Compare what the nodes said, and print bash assignments for a Ray over them."""
-    from ecellm.cluster.bringup import Canary, shell
+    from ecellm.cluster.bringup import Canary, shell, short_notice
     from ecellm.cluster.bringup import judge as compare
 
     out, key, nonce = _text(canary).splitlines()
@@ -52,8 +54,9 @@ def judge(
     plan = compare(
         run, Canary(out=out, key=key, nonce=nonce), _text(said), _text(heard), names.split(","), job, set(given)
     )  # fmt: skip
-    load_run(run_file, [*plan.overrides, *ctx.args])  # the batch must divide among as many workers
-    sys.stdout.write(shell(plan))
+    granted = load_run(run_file, [*plan.overrides, *ctx.args])  # the batch must divide among as many workers
+    saves = stage in ("train", "pipeline")
+    sys.stdout.write(shell(plan, short_notice(granted, plan.nodes, notice) if saves else ""))
 
 
 @app.command()

@@ -19,6 +19,8 @@ from ecellm.cluster.nodecheck import Node
 from ecellm.cluster.ports import BLOCKS, SIZE, block_base, fixed_ports, port
 from ecellm.config.schema import Run
 from ecellm.errors import ClusterError, ConfigError, EcellmError, StorageError
+from ecellm.plan import plan as estimate
+from ecellm.plan import stop_seconds
 from ecellm.storage.base import is_remote
 from ecellm.storage.open import open_storage
 
@@ -95,13 +97,30 @@ def judge(run: Run, canary: Canary, said: str, heard: str, names: Sequence[str],
     )  # fmt: skip
 
 
-def shell(plan: Plan) -> str:
+def short_notice(run: Run, nodes: Sequence[Node], notice: int) -> str:
+    """A warning where a stop needs longer than the `notice` seconds before the time limit; empty where it has them."""
+    gpus = sum(node.gpus for node in nodes)
+    try:
+        needed = estimate(run, gpus=gpus or run.cluster.workers, nodes=len(nodes)).stop_seconds
+        base = f"a checkpoint of {run.model.base} from {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}"
+    except ConfigError:
+        needed, base = stop_seconds(run), f"{run.model.base}, of unknown size,"
+    if needed <= notice:
+        return ""
+    return (
+        f"{base} may need {needed} s to stop in, and the notice comes {notice} s before the time limit: a slow stop "
+        f"would lose the steps since the last checkpoint. Submit with SBATCH_SIGNAL=B:USR1@{needed} sbatch ..., or "
+        f"with sbatch --signal=B:USR1@{needed} and ECELLM_SIGNAL_S={needed}"
+    )
+
+
+def shell(plan: Plan, warning: str = "") -> str:
     """The plan as assignments that bash can evaluate."""
     gpus = sum(node.gpus for node in plan.nodes)
     lines = [
         f"address={shlex.quote(plan.address)}", f"base={plan.base}", f"object_store={plan.object_store}",
         f"total_cpus={sum(node.cpus for node in plan.nodes)}", f"total_gpus={gpus}",
-        f"derived=({' '.join(shlex.quote(word) for word in plan.overrides)})",
+        f"derived=({' '.join(shlex.quote(word) for word in plan.overrides)})", f"warning={shlex.quote(warning)}",
     ]  # fmt: skip
     for name in ("address", "cpus", "gpus"):
         pairs = (f"[{shlex.quote(node.name)}]={shlex.quote(str(getattr(node, name)))}" for node in plan.nodes)

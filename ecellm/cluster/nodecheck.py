@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from ecellm.cluster.ports import BLOCKS, block_base, fixed_ports
@@ -57,15 +58,16 @@ class Node:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def look(*, out: str, canary: str, nonce: str, job: int, temporary: str, peer: str, interface: str) -> Node:
-    """Examine this machine. `peer` is another node's name, towards which the address is chosen."""
+def look(*, out: str, canary: str, nonce: str, job: int, temporary: str, peers: Sequence[str], interface: str) -> Node:
+    """Examine this machine. `peers` are two nodes' names; the address is chosen towards the one that is not its own."""
+    name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     where = temporary
     while not os.path.isdir(where):
         where = os.path.dirname(where) or "/"
     shm = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
     return Node(
-        name=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
-        address=own_address(peer, interface),
+        name=name,
+        address=own_address(other(peers, name), interface),
         clock=time.time(),
         cpus=int(os.environ.get("SLURM_CPUS_ON_NODE") or os.cpu_count() or 1),
         gpus=int(os.environ.get("SLURM_GPUS_ON_NODE") or 0),
@@ -79,6 +81,11 @@ def look(*, out: str, canary: str, nonce: str, job: int, temporary: str, peer: s
         code=code_digest(),
         versions={name: version for name, version in versions().items() if name in ("python", "ray", "torch")},
     )
+
+
+def other(peers: Sequence[str], own: str) -> str:
+    """The first name that is not this node's own: many a /etc/hosts leads the own one to loopback, as Debian's does."""
+    return next((peer for peer in peers if peer.partition(".")[0] != own.partition(".")[0]), own)
 
 
 def own_address(peer: str, interface: str = "") -> str:
@@ -170,15 +177,15 @@ def _open_files() -> int:
 
 def main() -> None:
     """Print this node's line."""
-    # A notice that goes to all steps is the batch shell's business; its default would end this.
+    # slurm/ray_look.sh hears the notice that goes to all steps; an image's runtime may forget that it is ignored.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="ecellm.cluster.nodecheck")
-    for name in ("out", "canary", "nonce", "job", "temporary", "peer", "interface"):
+    for name in ("out", "canary", "nonce", "job", "temporary", "peers", "interface"):
         parser.add_argument(f"--{name}", default="")
     asked = parser.parse_args()
     node = look(
         out=asked.out, canary=asked.canary, nonce=asked.nonce, job=int(asked.job), temporary=asked.temporary,
-        peer=asked.peer, interface=asked.interface,
+        peers=asked.peers.split(","), interface=asked.interface,
     )  # fmt: skip
     sys.stdout.write(json.dumps(asdict(node)) + "\n")
 

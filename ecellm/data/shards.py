@@ -1,11 +1,13 @@
 """Token shards in storage, and all samples of a split as flat arrays in memory. It prepares nothing.
 
 The one decision: a split is two flat arrays (tokens and offsets), so sample i costs two slices at any i, and workers
-on one machine that share a `cache` folder share one copy of them in memory.
+on one machine that share a `cache` folder share one copy of them in memory. What lies there is believed by its
+fingerprint, which each process works out once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 from ecellm.errors import DataError
 from ecellm.stage import marker
 from ecellm.storage.base import Storage, join
+from ecellm.storage.local import told
 
 FOLDER = "tokens"
 Ids = npt.NDArray[np.int32]
@@ -82,7 +85,7 @@ def content_fingerprint(ids: pa.ChunkedArray, prompts: Ids, answers: Ids, tokens
     """sha256 over what a split holds, independent of how it was cut into shards."""
     digest = hashlib.sha256("\0".join(ids.to_pylist()).encode())
     for array in (prompts, answers, tokens):
-        digest.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
+        digest.update(np.ascontiguousarray(array, dtype="<i4").data)  # no copy of an array that is mapped
     return digest.hexdigest()
 
 
@@ -103,15 +106,19 @@ def load_tokens(storage: Storage, split: str, cache: str = "") -> TokenSet:
     prompts, answers, tasks = (_int32(index[name]) for name in ("prompt_length", "answer_length", "task"))
     offsets = np.concatenate([[0], np.cumsum(prompts.astype(np.int64) + answers)]).astype(np.int64)
     kept = os.path.join(cache, f"{split}-{facts['fingerprint']}.npy") if cache else ""
-    if not (kept and _whole(kept, int(offsets[-1]))):
+
+    def fingerprint(tokens: Ids) -> str:
+        return content_fingerprint(index["id"], prompts, answers, tokens)
+
+    tokens = _kept(kept) if kept else None
+    if tokens is None or len(tokens) != offsets[-1] or fingerprint(tokens) != facts["fingerprint"]:
         tokens = _read_tokens(storage, split, facts["shards"])
-        found = content_fingerprint(index["id"], prompts, answers, tokens)
+        found = fingerprint(tokens)
         if len(tokens) != offsets[-1] or found != facts["fingerprint"]:
             raise _broken(join(storage.root, FOLDER, split), f"fingerprint {found}", facts["fingerprint"])
         if kept:
             _keep(tokens, kept)
-    if kept:
-        tokens = np.load(kept, mmap_mode="r")
+            tokens = _mapped(kept)
     return TokenSet(
         n=len(index), fingerprint=facts["fingerprint"], prompt_lengths=prompts, answer_lengths=answers, tasks=tasks,
         ids=tuple(index["id"].to_pylist()), tokens=tokens, offsets=offsets,
@@ -170,17 +177,32 @@ def _broken(place: str, found: str, expected: str) -> DataError:
     )  # fmt: skip
 
 
-def _whole(path: str, length: int) -> bool:
-    """Whether a kept array is there and of this length."""
+def _kept(path: str) -> Ids | None:
+    """A kept array, whatever it holds; None where there is none that can be read."""
     try:
-        return len(np.load(path, mmap_mode="r")) == length
-    except (OSError, ValueError):
-        return False
+        tokens = _mapped(path)
+    except (OSError, ValueError):  # no file, an empty one, one cut short or of something else
+        return None
+    return tokens if tokens.ndim == 1 and tokens.dtype == np.int32 else None
+
+
+def _mapped(path: str) -> Ids:
+    tokens: Ids = np.lib.format.open_memmap(path, mode="r")
+    return tokens
 
 
 def _keep(tokens: Ids, path: str) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        np.save(file, tokens)
-    os.replace(temporary, path)
+    """Write an array whole or not at all; synced before the rename, which a crash may keep without the bytes."""
+    with told("write", path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, tokens)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise

@@ -36,7 +36,8 @@ class Storage(Protocol):
     def sweep(self, prefix: str) -> int:
         """Remove what writers that died left behind under `prefix`; no reader ever saw it. Returns how many.
 
-        Only for prefixes that nobody writes to at the moment.
+        Only for prefixes that nobody writes to at the moment. Raises StorageError, FileNotFoundError; no work depends
+        on it, so callers tell such troubles and go on.
         """
 
     def download(self, key: str, path: str) -> None:

@@ -7,6 +7,10 @@ from ecellm.storage.retry import PASSING
 ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 DENIED = frozenset({"AccessDenied", "403"})
 TAKEN = frozenset({"PreconditionFailed", "412"})
+SWEPT = ABSENT | {"NoSuchUpload"}
+"""Replies to aborting an upload that say that it is gone, which is all that was wanted."""
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException"})
+CHANGED = "the bytes changed on their way: run again, and check the network if it comes back"
 _RIGHTS = (
     "give this identity s3:GetObject, PutObject, DeleteObject, AbortMultipartUpload, ListBucket and "
     "ListBucketMultipartUploads on the bucket (cluster/aws/worker-policy.json does)"
@@ -18,7 +22,7 @@ MENDS = {
     "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to an identity that exists",
     "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY; behind a proxy, see that it keeps the Host header",
     "ExpiredToken": "renew the credentials; for long runs use a role that renews itself",
-    "BadDigest": "the bytes changed on their way: run again, and check the network if it comes back",
+    "BadDigest": CHANGED,
 }
 
 

@@ -2,7 +2,8 @@
 
 Credentials, region and endpoint come from the standard AWS settings (`AWS_ENDPOINT_URL_S3`, `AWS_PROFILE`, a role …).
 Single calls use our own retries; whole files go through boto3's classic transfer, never its CRT form, which ignores a
-configured endpoint. A download carries no usable checksum: callers hold digests in their manifests.
+configured endpoint. Only a whole object that was sent in one piece comes with a checksum: callers hold digests in their
+manifests.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import boto3
 import botocore.session
@@ -25,6 +26,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -35,13 +37,15 @@ from botocore.exceptions import ConnectionError as HttpConnectionError
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
-from ecellm.storage.codes import ABSENT, DENIED, TAKEN, mend_of
+from ecellm.storage.codes import ABSENT, CHANGED, DENIED, EXPIRED, SWEPT, TAKEN, mend_of
 from ecellm.storage.retry import PASSING, Retry
 from ecellm.storage.streams import Unclosed
 
 OWNER = "ecellm-owner"
 """Metadata key that holds who wrote an object in `write_new`."""
 BROKEN_BODY = (IncompleteReadError, ResponseStreamingError, HttpConnectionError, HTTPClientError)
+
+T = TypeVar("T")
 
 
 class S3Storage:
@@ -98,10 +102,12 @@ class S3Storage:
                     raise
                 got, same = bytearray(), {}  # replaced while we read: begin again
                 failures += 1
-            except BROKEN_BODY:
+            except (*BROKEN_BODY, FlexibleChecksumError) as trouble:
                 failures += 1
                 if failures >= self._retry.attempts:
                     raise
+                if isinstance(trouble, FlexibleChecksumError):
+                    got = bytearray()  # nobody knows which byte of them changed: begin again
                 self._retry.pause(failures)
 
     def write(self, key: str, data: bytes) -> None:
@@ -123,7 +129,6 @@ class S3Storage:
 
     def upload(self, path: str, key: str) -> None:
         with self._told("write", self._url(key)):
-            # Credentials that expire in mid-file are fetched anew by their provider, but boto3 does not try again.
             _twice_if_expired(lambda: self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer))
             self._check_size(key, os.path.getsize(path))
 
@@ -151,18 +156,28 @@ class S3Storage:
             while True:
                 page = self._call("list_multipart_uploads", Prefix=under, **more)
                 for upload in page.get("Uploads", ()):
-                    self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+                    self._abort(upload["Key"], upload["UploadId"])
                     count += 1
-                if not page.get("IsTruncated"):
+                more = {
+                    name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")
+                }
+                if not page.get("IsTruncated") or not more:
                     return count
-                more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def _abort(self, key: str, upload: str) -> None:
+        try:
+            self._call("abort_multipart_upload", Key=key, UploadId=upload)
+        except ClientError as trouble:
+            if _code(trouble) not in SWEPT:  # somebody else was faster, or the reply to an earlier try was lost
+                raise
 
     def download(self, key: str, path: str) -> None:
         with self._told("read", self._url(key)), self._absence_told(key):
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            _twice_if_expired(
-                lambda: self._mover.download_file(self.bucket, self._key(key), path, Config=self._transfer)
-            )
+            self._retry(lambda: _twice_if_expired(lambda: self._fetch(key, path)), _changed)
+
+    def _fetch(self, key: str, path: str) -> None:
+        self._mover.download_file(self.bucket, self._key(key), path, Config=self._transfer)
 
     def size(self, key: str) -> int:
         with self._told("read", self._url(key)), self._absence_told(key):
@@ -193,7 +208,10 @@ class S3Storage:
             self._call("delete_object", Key=self._key(key))
 
     def _call(self, name: str, **words: Any) -> Any:
-        return self._retry(lambda: getattr(self._client, name)(Bucket=self.bucket, **words), _passes)
+        def call() -> Any:
+            return getattr(self._client, name)(Bucket=self.bucket, **words)
+
+        return self._retry(lambda: _twice_if_expired(call), _passes)
 
     def _key(self, key: str) -> str:
         parts = [part for part in key.split("/") if part]
@@ -238,6 +256,9 @@ class S3Storage:
         except BROKEN_BODY as trouble:
             mend = "check the network and AWS_ENDPOINT_URL_S3, then run the same command again"
             raise StorageError(f"{url}: S3 does not answer", found=_first_line(trouble), mend=mend) from trouble
+        except FlexibleChecksumError as trouble:
+            said = f"{url}: cannot {doing}, its bytes are not those that were stored"
+            raise StorageError(said, found=_first_line(trouble), mend=CHANGED) from trouble
         except (BotoCoreError, Boto3Error) as trouble:
             inner = re.search(r"\((\w+)\) when calling", str(trouble))
             mend = mend_of(inner.group(1) if inner else "")
@@ -277,13 +298,25 @@ def _own_endpoint(session: Any) -> bool:
     return bool(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or set_in_file)
 
 
-def _twice_if_expired(move: Callable[[], object]) -> None:
+def _twice_if_expired(call: Callable[[], T]) -> T:
+    """Once more where credentials expired on the way: their provider has new ones, but botocore does not try again."""
     try:
-        move()
+        return call()
     except (ClientError, Boto3Error) as trouble:
-        if "ExpiredToken" not in str(trouble):
+        if not _expired(trouble):
             raise
-        move()
+        return call()
+
+
+def _expired(trouble: Exception) -> bool:
+    if isinstance(trouble, ClientError):
+        # a reply to HEAD has no body, so it cannot name its code
+        return _code(trouble) in EXPIRED or (trouble.operation_name == "HeadObject" and _code(trouble) == "400")
+    return "ExpiredToken" in str(trouble)  # boto3 keeps the code in its message only
+
+
+def _changed(trouble: Exception) -> bool:
+    return isinstance(trouble, FlexibleChecksumError)
 
 
 def _code(trouble: ClientError) -> str:

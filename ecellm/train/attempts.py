@@ -3,6 +3,7 @@
     attempts/attempt-00003.json       number, when, where, how many workers
     attempts/attempt-00003.from.json  the step it went on from, once it has loaded it; 0 at the very beginning
     attempts/attempt-00003.end.json   when, why, the last step; written by itself, else by the attempt that follows it
+    attempts/attempt-00003.log        the traceback of what ended it, where something did
 
 The one decision: a number is taken by making a file that was not there, which one caller alone can do. So two drivers
 that work on one OUT have different numbers, files of an attempt are never written over, and the highest number is the
@@ -11,17 +12,20 @@ one that may publish: all others find that out before they do (`Fence`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ecellm.checkpoint.save import LostRace
-from ecellm.errors import StorageError
+from ecellm.errors import EcellmError, StorageError
+from ecellm.provenance import masked
 from ecellm.storage.base import Storage, join
 
 FOLDER = "attempts"
@@ -64,11 +68,23 @@ def newest(storage: Storage) -> int:
     return max((int(found.group(1)) for key, _ in storage.list(FOLDER) if (found := _BEGUN.fullmatch(key))), default=0)
 
 
-def close(storage: Storage, number: int, reason: str, **facts: object) -> None:
-    """Say how an attempt ended; the first to say so is believed."""
+def close(storage: Storage, number: int, reason: str, **facts: object) -> bool:
+    """Say how an attempt ended; the first to say so is believed. Returns whether this was the first."""
     key = _key(number, ".end")
-    if not storage.exists(key):
-        storage.write_new(key, _json(ended=_now(), reason=reason, **facts))
+    return not storage.exists(key) and storage.write_new(key, _json(ended=_now(), reason=reason, **facts))
+
+
+def failed(storage: Storage, number: int, error: Exception, **facts: object) -> None:
+    """Close an attempt with the first line of what ended it, and keep its traceback.
+
+    Of ranks that fail together only the first leaves a traceback: the others have lost their connection to it. Not
+    being able to say so hides no trouble.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()][:1]
+    reason = error.what if isinstance(error, EcellmError) else ": ".join([type(error).__name__, *lines])[:300]
+    with contextlib.suppress(EcellmError):
+        if close(storage, number, masked(reason), **facts):
+            keep_log(storage, number, masked("".join(traceback.format_exception(error))))
 
 
 def went_on(storage: Storage, number: int, step: int) -> None:

@@ -15,6 +15,10 @@ from enum import IntEnum
 
 from ecellm.errors import CheckpointError, ClusterError, EcellmError, StorageError
 
+START, RESUME, CHECKPOINT = "start", "resume", "checkpoint"
+LONG = frozenset((START, RESUME, CHECKPOINT))
+"""Phases that read or write all of a rank's state: one phase, however long it takes."""
+
 
 class Order(IntEnum):
     """What a worker should do, the more urgent the higher."""
@@ -59,6 +63,8 @@ class Snapshot:
     """Where the group's workers are."""
     moved: bool = False
     """The group has saved and left, to go on with other workers."""
+    storing: bool = False
+    """Some rank is in one of the `LONG` phases."""
 
 
 class Board:
@@ -70,7 +76,7 @@ class Board:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._attempt, self._order = 0, Order.GO
+        self._attempt, self._order, self._stop = 0, Order.GO, False
         self._status, self._notes = Status(), list[str]()
         self._errors: dict[int, EcellmError] = {}
         self._resumed: list[int] = []
@@ -83,8 +89,8 @@ class Board:
     def begin(self, attempt: int, nodes: dict[int, str]) -> None:
         """A group of workers starts; `nodes` says where each rank is."""
         self._attempt, self._nodes, self._moved = attempt, dict(nodes), False
-        if self._order in (Order.MOVE, Order.ABORT):
-            self._order = Order.GO
+        # A stop is for the run, not for a group: one that hung before it could save leaves it to the next.
+        self._order = Order.STOP if self._stop else Order.GO
         self._errors = {rank: error for rank, error in self._errors.items() if is_final(error)}
         self._heard, self._places = {}, {}
         self._last = self._got_on = self._clock()
@@ -128,6 +134,7 @@ class Board:
     def order(self, order: Order) -> None:
         """Give the workers an order; a milder one than is standing changes nothing."""
         self._order = max(self._order, order)
+        self._stop = self._stop or order is Order.STOP
 
     def hanging(self) -> str:
         """Where the ranks stand, those that stand elsewhere than most first; and who is not heard of."""
@@ -150,6 +157,7 @@ class Board:
             attempt=self._attempt, workers=len(self._nodes), silent=now - self._last, still=now - self._got_on,
             status=self._status, notes=notes, errors=dict(self._errors), resumed=tuple(self._resumed),
             nodes=frozenset(self._nodes.values()), moved=self._moved,
+            storing=any(phase in LONG for _, phase in self._places.values()),
         )  # fmt: skip
 
 

@@ -49,17 +49,17 @@ def arithmetic(model: Any, device: torch.device, *, mean_length: float, head_sha
         mean_length: tokens of a sample, weighted by tokens.
         head_share: share of a sample's tokens that go through the output head.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # its names have no prefix of peft's
     config = base.config.get_text_config()
     embeddings = {id(base.get_input_embeddings().weight)}
     head = base.get_output_embeddings()
-    head_id = id(head.weight) if head is not None and hasattr(head, "weight") else 0
+    of_head = {id(parameter) for parameter in head.parameters()} if head is not None else set()  # with its adapters
     flops = 0.0
     shares = {"encoder": 1 - head_share, "decoder": head_share} if config.is_encoder_decoder else {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in base.named_parameters():
         numel = float(getattr(parameter, "ds_numel", parameter.numel()))
         per = (6.0 if parameter.requires_grad else 4.0) * shares.get(name.partition(".")[0], 1.0)
-        if id(parameter) == head_id:
+        if id(parameter) in of_head:
             flops += per * numel * head_share
         elif id(parameter) not in embeddings:
             flops += per * numel

@@ -36,6 +36,8 @@ _LOOK_S = 2.0
 """Seconds between two looks at the cluster's nodes."""
 _NOBODY_S = 30.0
 """A group that is silent for so long is gone, or not there yet: nobody would take an order."""
+_LONGER_S = 300.0
+"""Ranks that wait for each other while state is stored give up first, and name what they waited for."""
 _RAY_SEES_S = 22.0
 """Ray Train sizes a group by a list of nodes up to 20 s old: a group that starts earlier misses the room."""
 
@@ -190,7 +192,7 @@ def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: 
             )
         if snapshot.silent > run.cluster.startup_timeout_s:
             raise _too_late(run, snapshot)
-        if snapshot.still > run.cluster.hang_timeout_s and snapshot.attempt > hung:
+        if snapshot.still > _patience(run, snapshot) and snapshot.attempt > hung:
             hung, where = snapshot.attempt, ray.get(board.hanging.remote())
             note(f"nothing got on for {snapshot.still:.0f} s: {where}; starting again")
             ray.get(board.order.remote(Order.ABORT))
@@ -198,6 +200,12 @@ def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: 
         if reason := nodes.reason_to_move(snapshot):
             note(f"{reason}: the workers save and go on elsewhere")
             ray.get(board.order.remote(Order.MOVE))
+
+
+def _patience(run: Run, snapshot: Snapshot) -> float:
+    """Longest that nothing may get on, in seconds: reading or writing all of the state is one phase, however long."""
+    limit = run.cluster.hang_timeout_s
+    return max(limit, run.checkpoint.timeout_s) + _LONGER_S if snapshot.storing else limit
 
 
 class _Nodes:

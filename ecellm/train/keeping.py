@@ -33,6 +33,8 @@ _FREE = {
     "epochs", "max_steps", "micro_batch_size", "packing", "pack_tokens", "evaluate_every", "log_every", "engine",
     "rehearse_failure_at", "profile_steps",
 }  # fmt: skip
+_WRITTEN = (FOLDER, "model", "adapter")
+"""Where an attempt that died may have left half an upload."""
 _FREE_MODEL = {"gradient_checkpointing", "attention", "trust_remote_code"}
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".index.json", ".onnx", ".md")
 _LARGEST_SIDE_FILE = 64 << 20
@@ -78,7 +80,7 @@ class Keeper:
             CheckpointError: it belongs to other settings or another model, or a newer attempt has begun.
             StorageError: storage cannot be read.
         """
-        there = steps(self.storage)[0] if engine.world.rank == 0 else []
+        broken: list[int] = []
         names = {parameter.name: parameter.numel for parameter in engine.parameters()[0]}
         mine = identity(self.run, self.position)
 
@@ -86,28 +88,33 @@ class Keeper:
             check_fits(manifest, names, mine, join(self.storage.root, step_folder(manifest.step)))
 
         found = read_newest(
-            self.storage, list(engine.owned()), fits=fits, world=engine.world, gather=engine.gather, say=self.say
+            self.storage, list(engine.owned()), fits=fits, world=engine.world, gather=engine.gather, say=self.say,
+            broken=broken.append,
         )  # fmt: skip
         step = found[0].step if found else 0
         if found is not None:
             held = found[1]
             engine.load_slices(lambda name, kind, start, length: held[name, kind], step)
         if engine.world.rank == 0:
-            self._clear([newer for newer in there if newer > step])
+            self._clear(broken)
             if found is not None:
                 self.say(f"going on after step {step} (written by {found[0].world_size} workers)")
         return step
 
-    def _clear(self, passed_over: list[int]) -> None:
+    def _clear(self, broken: list[int]) -> None:
         """Make room for steps that are done again, unless a newer attempt has begun, whose steps they may be by now.
 
-        With a marker a step that was passed over would count among `keep` and refuse to be made again.
+        With a marker a broken step would count among `keep` and never be made again.
         """
         if self.fence is not None:
             self.fence()
-        for step in passed_over:
+        for step in broken:
             self.storage.delete(f"{step_folder(step)}/{COMPLETE}")
-        self.storage.sweep(FOLDER)
+        try:
+            for prefix in _WRITTEN:
+                self.storage.sweep(prefix)
+        except (EcellmError, FileNotFoundError) as error:  # some servers lack the call, some identities the right
+            self.say(f"what dead writers left behind could not be removed, training goes on: {error}")
 
     def save(self, engine: Engine, step: int, *, wait: bool) -> None:
         """Copy the state of `step` to host memory and publish it, in the background unless `wait`.

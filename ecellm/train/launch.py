@@ -6,11 +6,11 @@ does nothing else, so that whoever trains saves at the end of a step.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from ecellm import stage
@@ -22,7 +22,7 @@ from ecellm.config.schema import Run
 from ecellm.console import note, progress
 from ecellm.console import stage as announce
 from ecellm.data.shards import split_facts
-from ecellm.errors import CheckpointError, ConfigError
+from ecellm.errors import CheckpointError, ConfigError, EcellmError
 from ecellm.model.base import base_folder, base_kind
 from ecellm.provenance import write_run_json
 from ecellm.records import World
@@ -89,16 +89,16 @@ def _export(run: Run, storage: Storage, wanted: str, facts: dict[str, Any]) -> i
 class _OwnHooks:
     """Hooks of the plain engine: this process is the worker."""
 
-    def __init__(self, display: Display, stop: threading.Event, attempt: int) -> None:
-        self.attempt = attempt
-        self._display, self._stop = display, stop
+    def __init__(self, display: Display, stop: threading.Event, storage: Storage, attempt: int) -> None:
+        self.attempt, self.step = attempt, 0
+        self._display, self._stop, self._storage = display, stop, storage
         self.resumed: list[int] = []
 
     def order(self) -> Order:
         return Order.STOP if self._stop.is_set() else Order.GO
 
     def at(self, step: int, phase: str) -> None:
-        """Nobody looks: people see a process that hangs."""
+        self.step = step  # for the attempt's end; nobody looks for a hang, which people see
 
     def update(self, status: Status) -> None:
         self._display.show(Snapshot(attempt=self.attempt, status=status))
@@ -107,6 +107,8 @@ class _OwnHooks:
         note(text)
 
     def begin(self, step: int) -> None:
+        with contextlib.suppress(EcellmError):  # a run does not end for the sake of a note about it
+            attempts.went_on(self._storage, self.attempt, step)
         if step:
             self.resumed.append(step)
 
@@ -121,15 +123,19 @@ def _in_process(run: Run, storage: Storage, stop: threading.Event) -> dict[str, 
         raise ConfigError("train.engine: plain is one process", found=f"{run.cluster.workers} workers", mend="zero3")
     attempt = attempts.begin(storage, workers=1, engine="plain")
     with progress() as shown:
-        hooks = _OwnHooks(Display(shown), stop, attempt)
-        outcome = run_rank(run, World(rank=0, size=1), hooks)
-    attempts.close(storage, attempt, outcome.what if outcome else "done")
+        hooks = _OwnHooks(Display(shown), stop, storage, attempt)
+        try:
+            outcome = run_rank(run, World(rank=0, size=1), hooks)
+        except Exception as error:
+            attempts.failed(storage, attempt, error, step=hooks.step)
+            raise
+    attempts.close(storage, attempt, outcome.what if outcome else "done", step=hooks.step)
     if outcome is not None:
         raise outcome
     return {"attempts": attempt, "workers": 1, "resumed": hooks.resumed}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGUSR1 set; only the main thread can take signals."""
     stop = threading.Event()

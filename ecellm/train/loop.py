@@ -22,7 +22,7 @@ from ecellm.data.order import batch_at, steps_per_epoch
 from ecellm.data.shards import TokenSet
 from ecellm.errors import ConfigError, DataError, EcellmError, Stopped
 from ecellm.storage.base import Storage
-from ecellm.train.board import Order, Status
+from ecellm.train.board import CHECKPOINT, RESUME, Order, Status
 from ecellm.train.compute import Arithmetic, memory_bytes
 from ecellm.train.engine import Engine
 from ecellm.train.keeping import Keeper
@@ -106,7 +106,7 @@ def fit(job: Job) -> EcellmError | None:
         CheckpointError: the checkpoints in OUT belong to other settings, or a newer attempt has taken over.
         StorageError: OUT cannot be written.
     """
-    job.hooks.at(0, "resume")
+    job.hooks.at(0, RESUME)
     started = job.keeper.resume(job.engine)
     if started > job.total:
         return ConfigError(
@@ -127,12 +127,13 @@ def _steps(job: Job, started: int, metrics: Metrics | None) -> EcellmError | Non
     every = run.train.evaluate_every or per_epoch
     tell = _Telling(job, started, metrics) if metrics else None
     name = f"attempt-{job.hooks.attempt:05d}-rank-{job.engine.world.rank:05d}"
-    with Profile(job.storage, run.train.profile_steps if metrics else 0, name) as profile:
+    with Profile(job.storage, run.train.profile_steps if metrics else 0, name, job.hooks.say) as profile:
         for index in range(started, total):
             step, began = index + 1, time.perf_counter()
             rate = learning_rate(index, total, run.train.learning_rate, run.train.warmup_ratio)
             outcome = _optimizer_step(job, index, rate)
             if isinstance(outcome, EcellmError):
+                job.hooks.at(step, CHECKPOINT)
                 job.keeper.collect(wait=True)
                 return outcome
             seconds = time.perf_counter() - began
@@ -143,14 +144,15 @@ def _steps(job: Job, started: int, metrics: Metrics | None) -> EcellmError | Non
             leaving = outcome.order > Order.GO and step < total
             tried = due and run.probe.rows > 0  # on workers beside these, from this checkpoint
             if step % run.checkpoint.every == 0 or step == total or leaving or tried:
-                if metrics:
+                job.hooks.at(step, CHECKPOINT)
+                if metrics:  # first: a run that goes on from this checkpoint must find the lines up to it
+                    flushing = time.perf_counter()
                     metrics.flush()
-                job.hooks.at(step, "checkpoint")
+                    job.keeper.stall += time.perf_counter() - flushing
                 job.keeper.save(job.engine, step, wait=step == total or leaving)
             if leaving:
                 return _left(outcome.order, step, total)
-            if trace := profile.step():
-                job.hooks.say(f"trace of {run.train.profile_steps} steps: {trace}")
+            profile.step()
             job.hooks.after_step(step)
     return None
 

@@ -22,7 +22,7 @@ from ecellm.records import World
 from ecellm.storage.base import Storage
 from ecellm.storage.open import open_storage
 from ecellm.train import attempts
-from ecellm.train.board import Order, Status
+from ecellm.train.board import START, Order, Status
 from ecellm.train.loop import Moved
 from ecellm.train.worker import run_rank
 
@@ -37,7 +37,7 @@ class RayHooks:
         self.attempt = attempt
         self._board, self._run, self._world = board, run, world
         self._kill_after = run.train.rehearse_failure_at if attempt == 1 and world.rank == world.size - 1 else 0
-        self._order, self._at = Order.GO, (0, "start")
+        self._order, self._at = Order.GO, (0, START)
         self._over = threading.Event()
         self._pulse = threading.Thread(target=self._beat, daemon=True)
         self._pulse.start()
@@ -131,18 +131,26 @@ def train_on_ray(settings: dict[str, Any]) -> None:
         attempts.see(storage, told[0])
     hooks = RayHooks(board, run, world, told[0])
     try:
+        _train(run, given, world, hooks, board, storage)
+    finally:
+        hooks.close()
+
+
+def _train(run: Run, given: Run, world: World, hooks: RayHooks, board: Any, storage: Storage) -> None:
+    """Train as this rank, and say how it ended: to the board what is told there, and beside the attempt."""
+    import ray
+
+    try:
         outcome = run_rank(run, world, hooks, given)
         if outcome is not None and world.rank == 0:
             ray.get(board.move.remote() if isinstance(outcome, Moved) else board.fail.remote(world.rank, outcome))
         if world.rank == 0:
             attempts.close(storage, hooks.attempt, outcome.what if outcome else "done", step=hooks.step)
-    except EcellmError as error:
-        ray.get(board.fail.remote(world.rank, error))
-        with contextlib.suppress(EcellmError):  # the trouble itself is what people must see
-            attempts.close(storage, hooks.attempt, error.what, rank=world.rank, step=hooks.step)
+    except Exception as error:  # memory that ran out, a lost connection: told, and raised for Ray to replace the group
+        if isinstance(error, EcellmError):
+            ray.get(board.fail.remote(world.rank, error))
+        attempts.failed(storage, hooks.attempt, error, rank=world.rank, step=hooks.step)
         raise
-    finally:
-        hooks.close()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """metrics.jsonl, TensorBoard and trackers: what a run says about itself, step by step. Rank 0; it measures nothing.
 
 The one decision: storage cannot append (S3 cannot), so the file is kept in memory and written whole, seldom enough
-that writing takes a twentieth of the time at most. A run that goes on drops the lines of steps that it does again.
+that writing takes a twentieth of the time at most. A run that goes on drops the lines of steps that it does again; what
+earlier attempts wrote is read at the first write, not before the first batch, and never parsed but for those lines.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ class Metrics:
     """The lines of one attempt, after those that earlier attempts left for steps up to `step`."""
 
     def __init__(self, run: Run, storage: Storage, step: int, attempt: int, say: Callable[[str], None] = note) -> None:
-        self._storage, self._say = storage, say
+        self._storage, self._step, self._say = storage, step, say
         self._trackers = trackers_of(run, attempt, say)
-        self._lines = kept_lines(storage, step)
+        self._earlier: bytes | None = None
+        self._lines: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="ecellm-tensorboard-")
         self._writer = SummaryWriter(self._folder.name, purge_step=step + 1 if step else None)
         self._name = f"{TENSORBOARD}/events.out.tfevents.{step:010d}.attempt-{attempt:05d}"
@@ -66,7 +68,9 @@ class Metrics:
         if self._written == len(self._lines):
             return
         began = time.monotonic()
-        self._storage.write(KEY, "".join(f"{line}\n" for line in self._lines).encode())
+        if self._earlier is None:
+            self._earlier = kept_lines(self._storage, self._step)
+        self._storage.write(KEY, self._earlier + "".join(f"{line}\n" for line in self._lines).encode())
         self._writer.flush()
         for name in sorted(os.listdir(self._folder.name)):
             self._storage.upload(os.path.join(self._folder.name, name), self._name)
@@ -91,20 +95,30 @@ class Metrics:
                 tracker.close()
 
 
-def kept_lines(storage: Storage, step: int) -> list[str]:
-    """Lines of earlier attempts that still hold: those of steps up to `step`. A broken last line is left out."""
+def kept_lines(storage: Storage, step: int) -> bytes:
+    """Lines of earlier attempts that still hold: those of steps up to `step`. A broken last line is left out.
+
+    Steps only grow, so lines are looked at from the end, back to the first that holds.
+    """
     try:
-        text = storage.read(KEY).decode(errors="replace")
+        data = storage.read(KEY)
     except FileNotFoundError:
-        return []
-    kept = []
-    for line in text.splitlines():
-        try:
-            if int(json.loads(line)["step"]) <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return kept
+        return b""
+    end = len(data)
+    while end:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        if _holds(data[start:end], step):
+            break
+        end = start
+    kept = data[:end]
+    return kept + b"\n" if kept and not kept.endswith(b"\n") else kept
+
+
+def _holds(line: bytes, step: int) -> bool:
+    try:
+        return int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _finite(value: Any) -> Any:

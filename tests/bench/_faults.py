@@ -183,6 +183,9 @@ RUNNING = (
     Fault("two clusters on a node", 0, "train is done", nodes=1, words=lambda p: [p.out()],
           during=lambda p, job: _second(p),
           env=lambda p: {"SBATCH_NODELIST": "n1"}, symmetric=False),
+    Fault("head node dies and comes back", 0, "train is done", symmetric=False,
+          during=lambda p, job: _head_dies(p, job),
+          words=lambda p: [p.out(), "--train.max_steps=600", "--checkpoint.every=50"], seconds=300),
     Fault("a node's Ray dies and comes back", 0, "train is done", symmetric=False,
           words=lambda p: [p.out(), "--train.max_steps=600", "--checkpoint.every=50"],
           during=kill_matching("raylet/[r]aylet", "n2"), seconds=240),
@@ -197,6 +200,16 @@ def _written(place: Place, text: str) -> str:
 
 def _changed(place: Place, line: str) -> str:
     return _written(place, Path(place.run).read_text().replace("[train]", f"[train]\n{line}"))
+
+
+def _head_dies(place: Place, job: Job) -> None:
+    """The node of the batch shell loses power, Slurm requeues the job, and the node comes back."""
+    wait_for_steps(place, job)
+    place.box.kill("n1")
+    deadline = time.monotonic() + 120
+    while job.state()[0] == "RUNNING" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    place.box.start("n1")
 
 
 def _second(place: Place) -> None:

@@ -1,10 +1,11 @@
 """Export works in the memory of one output shard, whatever the model's size.
 
-Measured: peak resident memory of a process of its own that exports a checkpoint of a model of over 1 GB (fp32 Llama,
-260 million parameters, saved as two ranks would) in shards of 256 MiB. Figure: that peak in GiB. Goal: one shard plus
-1 GiB. Compared, as `versus`: the same with the usual way, the whole state read into memory and saved by
-`save_pretrained`. The exported model's logits are compared with the trained one's; they must be equal to the last
-bit.
+Measured: resident memory of a process of its own that exports a checkpoint of a model of over 1 GB (fp32 Llama, 260
+million parameters, saved as two ranks would) in shards of 256 MiB: its peak while it exports, over what it had before
+(interpreter and libraries). Figure: that in GiB. Goal: one and a half shards. So that the goal tells one shard from
+two, the same export is measured holding each shard until the next is written (`two_shards`), and must not meet it.
+Compared, as `versus`: the same with the usual way, the whole state read into memory and saved by `save_pretrained`. The
+exported model's logits are compared with the trained one's; they must be equal to the last bit.
 """
 
 from __future__ import annotations
@@ -28,31 +29,50 @@ from ecellm.train.keeping import side_files
 from tests.bench._common import figure, llama, say
 
 SHARD = 256 << 20
-OURS = """
-import sys
-from ecellm.checkpoint.export import export
-from ecellm.config.schema import Storage
-export(sys.argv[1], sys.argv[2], Storage(), shard_bytes=int(sys.argv[3]))
-print(int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024)
+BEFORE = """
+from tests.bench._memory import memory, reset_peak
+reset_peak()
+before = memory("VmRSS")
 """
-USUAL = """
+AFTER = """
+print(memory("VmHWM") - before)
+"""
+IMPORTS = """
+import sys
+from ecellm.checkpoint import export as module
+from ecellm.config.schema import Storage
+"""
+EXPORT = """
+module.export(sys.argv[1], sys.argv[2], Storage(), shard_bytes=int(sys.argv[3]))
+"""
+HOLD = """
+kept, save = [], module.save_file
+def held(made, *words, **named):
+    save(made, *words, **named)
+    kept[:] = [made]
+module.save_file = held
+"""
+OURS = IMPORTS + BEFORE + EXPORT + AFTER
+TWO_SHARDS = IMPORTS + HOLD + BEFORE + EXPORT + AFTER
+USUAL = f"""
 import sys, torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from ecellm.checkpoint.restore import SliceReader, read_manifest
 from ecellm.storage.local import LocalStorage
+{BEFORE}
 storage = LocalStorage(sys.argv[1])
 manifest = read_manifest(storage, "")
 read = SliceReader(storage, "", manifest)
-state = {p.name: read(p.name, "param", 0, p.numel).view(p.shape) for p in manifest.parameters}
+state = {{p.name: read(p.name, "param", 0, p.numel).view(p.shape) for p in manifest.parameters}}
 model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(sys.argv[4]))
 model.load_state_dict(state, strict=False)
 model.save_pretrained(sys.argv[2], max_shard_size=int(sys.argv[3]))
-print(int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024)
+{AFTER}
 """
 
 
 def run() -> Any:
-    """Both peaks, and whether logits are equal."""
+    """The three peaks, and whether logits are equal."""
     with tempfile.TemporaryDirectory(prefix="ecellm-bench-") as folder:
         place = Path(folder)
         model = llama(hidden=1152, layers=14, heads=12, vocabulary=49152, varlen=False)
@@ -60,19 +80,20 @@ def run() -> Any:
         say(f"{size / 1e9:.2f} GB of weights")
         checkpoint = _saved(model, place)
         peak = _peak(OURS, checkpoint, place / "ours", place / "base")
+        double = _peak(TWO_SHARDS, checkpoint, place / "double", place / "base")
         usual = _peak(USUAL, checkpoint, place / "usual", place / "base")
-        say(f"ours {peak / 2**30:.2f} GiB, the usual way {usual / 2**30:.2f} GiB")
+        say(f"ours {peak / 2**30:.2f} GiB, two shards {double / 2**30:.2f}, the usual way {usual / 2**30:.2f}")
         ids = torch.arange(3, 67).view(2, 32)
         with torch.no_grad():
             wanted = model.eval()(input_ids=ids).logits
             again = AutoModelForCausalLM.from_pretrained(place / "ours").eval()
             same = torch.equal(again(input_ids=ids).logits, wanted)
         shards = len(list((place / "ours").glob("*.safetensors")))
-    limit = SHARD + 2**30
+    limit = SHARD * 1.5
     return figure(
-        peak / 2**30, "GiB", versus=usual / 2**30, goal=f"at most one shard + 1 GiB = {limit / 2**30:.2f} GiB",
-        holds=peak <= limit and same and size >= 10**9, how=__doc__, model_gb=size / 1e9, shards=shards,
-        logits_equal=same, samples=[peak / 2**30],
+        peak / 2**30, "GiB", versus=usual / 2**30, goal=f"at most 1.5 shards = {limit / 2**30:.3f} GiB",
+        holds=peak <= limit < double and same and size >= 10**9, how=__doc__, model_gb=size / 1e9, shards=shards,
+        two_shards=double / 2**30, logits_equal=same, samples=[peak / 2**30],
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 Compared: our plain engine on packed rows of 4,096 tokens, and `transformers.Trainer` as it comes (batches of 16 in
 random order, `DataCollatorForSeq2Seq` padding to the longest, the model's own loss), one process, same threads, the
-same Llama (4 layers, width 256, vocabulary 32,000) and the same 256 rows of ECInstruct-like lengths. Rounds of both
+same Llama (4 layers, width 256, vocabulary 32,000) and the same 192 rows of ECInstruct-like lengths. Rounds of both
 in turn. Figure: non-padding tokens a second, ours over Trainer's, median over rounds. Also: the share of positions
 that hold real tokens.
 """

@@ -5,22 +5,60 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
+from ecellm.config.schema import Run
+from ecellm.evaluate import pool
+from ecellm.evaluate.engines.base import Facts
+from ecellm.evaluate.log import Answer
+from ecellm.evaluate.plan import Unit
+from ecellm.evaluate.requests import Request, request
+from ecellm.evaluate.voices import Voice
 from tests.cluster.head import ROOT, Head
 
 HEAD_ID = "f" * 51 + "00000"
 
 
 class Echo:
-    """Stands for a model in an actor. It lies here, where workers can import it."""
+    """Stands for a training in an actor that holds its GPUs. It lies here, where workers can import it."""
 
     def answer(self, batch: list[int]) -> list[int]:
         """The batch itself."""
         return batch
+
+
+class EchoHolder:
+    """Stands for the actors of `answer_all`: it loads no model, since the fake GPUs cannot compute, and echoes."""
+
+    def __init__(self, run_json: str, writer: str, code: str) -> None:
+        """As the real one is made."""
+
+    def hold(self, voice: Voice) -> None:
+        """Nothing to load."""
+
+    def answer(self, voice: Voice, requests: tuple[Request, ...]) -> Iterator[list[Answer]]:
+        """Each request's key."""
+        yield [Answer(key=one.key, text=one.key, tokens=1, finish_reason="stop") for one in requests]
+
+    def facts(self) -> Facts:
+        """Nothing was computed."""
+        return Facts(way="echo")
+
+
+def evaluated(run: Run) -> list[Answer]:
+    """An evaluation of one question through the real queue and pool, by an actor that echoes."""
+    asked = request([1, 2, 3], model="echo", decoding="greedy", max_new_tokens=1, seed=1)
+    told: list[Answer] = []
+    voices = {"echo": Voice(name="echo", digest="echo", separator="", engine="transformers")}
+    with mock.patch.object(pool, "Holder", EchoHolder):
+        pool.answer_all(run, voices, [Unit("echo", (asked,))], lambda name, answers: told.extend(answers))
+    assert [one.text for one in told] == [asked.key]
+    return told
 
 
 def shipped(name: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from tests.cluster.head import ROOT, Head
 
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmBox]:
-    """Two real Slurm nodes; skips, loudly, where this machine cannot hold them."""
+    """Three real Slurm nodes, each with two GPUs by name; skips, loudly, where this machine cannot hold them."""
     try:
-        with SlurmBox(tmp_path_factory.mktemp("box"), nodes=2, cpus=2) as made:
+        with SlurmBox(tmp_path_factory.mktemp("box"), nodes=3, cpus=2, gpus=2) as made:
             yield made
     except NoSlurm as reason:
         pytest.skip(f"REAL SLURM IS NOT TESTED HERE: {reason}")

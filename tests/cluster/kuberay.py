@@ -96,7 +96,29 @@ def _job(spec: Any, cluster: Any) -> Iterator[str]:
         yield "backoffLimit: negative, or with clusterSelector"
     if spec.get("activeDeadlineSeconds", 1) <= 0:
         yield "activeDeadlineSeconds: not positive"
-    yaml.safe_load(spec.get("runtimeEnvYAML", ""))
+    yield from _waits(spec["entrypoint"].split(), cluster)
+    yield from _saves(yaml.safe_load(spec.get("runtimeEnvYAML", "")) or {}, cluster)
+
+
+def _waits(words: list[str], cluster: Any) -> Iterator[str]:
+    """Groups that start at zero come after preRunningDeadlineSeconds: the stage itself must wait for nodes to boot."""
+    from_zero = cluster.get("enableInTreeAutoscaling") and any(
+        group["replicas"] == 0 for group in cluster["workerGroupSpecs"]
+    )
+    if from_zero and "--cluster.startup_timeout_s" not in words:
+        yield "entrypoint: nodes come from zero, and --cluster.startup_timeout_s is its default"
+    if from_zero and "--cluster.evaluate_markets" in words and "--cluster.market_wait_s" not in words:
+        yield "entrypoint: nodes come from zero, and --cluster.market_wait_s is its default"
+
+
+def _saves(environment: Any, cluster: Any) -> Iterator[str]:
+    """Ray ends a stopped job after 3 s and Kubernetes a pod after 30, unless told how long a stop may take."""
+    seconds = int(environment.get("env_vars", {}).get("RAY_JOB_STOP_WAIT_TIME_S", 0))
+    if not seconds:
+        yield "runtimeEnvYAML: no RAY_JOB_STOP_WAIT_TIME_S"
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        if group["template"]["spec"].get("terminationGracePeriodSeconds", 30) < seconds:
+            yield f"{group.get('groupName', 'head')}: its pods end before a stop has saved"
 
 
 def _cluster(cluster: Any) -> Iterator[str]:

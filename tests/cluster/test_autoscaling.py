@@ -1,4 +1,6 @@
-"""The shipped AWS file under Ray's real autoscaler: stages ask by label, nodes of the right type come, idle ones go."""
+"""The shipped AWS file under Ray's real autoscaler: room is asked for as stages do, by label; nodes of the right type
+come, idle ones go. An actor stands for training; evaluation is `answer_all` with actors that echo.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 
 from ecellm.errors import ClusterError
 from ecellm.placement import place, selectors
-from tests.cluster.autoscaled import Autoscaled, Echo
+from tests.cluster.autoscaled import Autoscaled, Echo, evaluated
 from tests.cluster.labelled import EVALUATE, TRAIN, kinds, on
 from tests.data.made import make_run
 
@@ -48,6 +50,7 @@ def test_training_and_evaluation_scale_apart(cluster: Autoscaled) -> None:
     assert place(run, "evaluate", 1) == EVALUATE | {"ray.io/market-type": "on-demand"}
     assert cluster.happened("created")[-1] == "eval_g5"
     assert "eval_g5_spot" in cluster.happened("refused")
+    assert len(evaluated(run)) == 1
     until(lambda: kinds() == ["head", "train"], 40)  # evaluation goes to zero, training keeps its own
     assert ray.get(holder.answer.remote([2])) == [2]
     nobody = on(cluster.address, evaluate_labels={"ecellm.io/role": "nobody"}, startup_timeout_s=3)

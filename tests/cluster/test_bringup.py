@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ecellm.cluster.bringup import MIB, Canary, Plan, begin, judge, shell
-from ecellm.cluster.nodecheck import Node, busy_blocks, listeners, look, own_address, read_canary
+from ecellm.cluster.bringup import MIB, Canary, Plan, begin, judge, shell, short_notice
+from ecellm.cluster.nodecheck import Node, busy_blocks, listeners, look, main, own_address, read_canary
 from ecellm.cluster.ports import block_base
 from ecellm.config.schema import Run
 from ecellm.errors import ClusterError, ConfigError, StorageError
 from tests.data.made import make_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NODE = Node(
     name="n1", address="10.0.0.1", clock=1000.0, cpus=8, gpus=0, gpus_seen=None, memory=64 << 30,
@@ -112,6 +117,53 @@ def test_what_never_fits_is_told_and_not_waited_for(
         judged(tmp_path, nodes, given=given, **cluster)
 
 
+@pytest.mark.parametrize(
+    ("base", "nodes", "notice", "needed"),
+    [
+        ("mistralai/Mistral-7B-Instruct-v0.2", 1, 300, 930),
+        ("mistralai/Mistral-7B-Instruct-v0.2", 2, 300, 480),
+        ("mistralai/Mistral-7B-Instruct-v0.2", 2, 480, 0),
+        ("meta-llama/Llama-2-13b-chat-hf", 1, 1500, 1620),
+        ("/models/of/nobody/knows", 1, 300, 600),
+        ("tiny", 1, 300, 0),
+        ("tiny", 1, 0, 60),
+    ],
+)
+def test_a_notice_that_is_too_short_for_the_checkpoint_is_told(
+    tmp_path: Path, base: str, nodes: int, notice: int, needed: int
+) -> None:
+    gpus = {"gpus": 8, "gpus_seen": 8, "cpus": 64}
+    plan = judged(tmp_path, *[gpus] * nodes)
+    run = make_run(str(tmp_path), model={"base": base}, cluster={"workers": 8 * nodes, "gpus_per_worker": 1})
+    said = short_notice(run, plan.nodes, notice)
+    assert bool(said) == bool(needed)
+    assert not needed or f"sbatch --signal=B:USR1@{needed} and ECELLM_SIGNAL_S={needed}" in said, said
+    told = subprocess.run(
+        ["bash", "-c", f'{shell(plan, said)}\nprintf %s "$warning"'], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == said
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "seconds"),
+    [
+        ("#SBATCH --signal=B:USR1@300", {}, "300"),
+        ("#SBATCH --signal=B:USR1@300 # for a small model", {}, "300"),
+        ("#SBATCH --signal=B:USR1", {}, "60"),
+        ("", {}, "0"),
+        ("#SBATCH --signal=B:USR1@300", {"SBATCH_SIGNAL": "B:USR1@930"}, "930"),
+        ("#SBATCH --signal=B:USR1@300", {"SBATCH_SIGNAL": "B:USR1@930", "ECELLM_SIGNAL_S": "480"}, "480"),
+    ],
+)
+def test_the_batch_shell_knows_its_notice(tmp_path: Path, line: str, environment: dict[str, str], seconds: str) -> None:
+    script = tmp_path / "slurm_script"
+    script.write_text(f"#!/bin/bash\n{line}\nsource {ROOT}/slurm/ray_up.sh\nru_notice_s\n")
+    told = subprocess.run(
+        ["bash", str(script)], capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin", **environment}
+    )
+    assert told.stdout == f"{seconds}\n"
+
+
 def test_bash_reads_the_plan(tmp_path: Path) -> None:
     text = shell(judged(tmp_path, {"name": "n$(1)"}, {}))
     script = f'{text}\necho "$address|$total_cpus|${{derived[0]}}|${{node_cpus[n2]}}|${{#node_address[@]}}"'
@@ -125,7 +177,7 @@ def test_a_node_looks_at_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     canary = begin(run, "7.0")
     node = look(
         out=canary.out, canary=canary.key, nonce=canary.nonce, job=7, temporary=str(tmp_path / "not/yet"),
-        peer="127.0.0.1", interface="",
+        peers=["127.0.0.1"], interface="",
     )  # fmt: skip
     assert (node.canary, node.cpus) == ("", 3)
     assert node.temporary_free > 0
@@ -147,8 +199,6 @@ def test_the_canary_goes_through_s3_too(s3: str) -> None:
 
 
 def test_listeners_are_found() -> None:
-    import socket
-
     with socket.socket() as server:
         server.bind(("127.0.0.1", block_base(3) + 2))
         server.listen()
@@ -159,3 +209,32 @@ def test_listeners_are_found() -> None:
 def test_an_interface_that_is_not_there_has_no_address() -> None:
     assert own_address("127.0.0.1", "nope0") == ""
     assert own_address("127.0.0.1", "lo") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("name", "address"), [("n1", "10.0.0.1"), ("n2", "10.0.0.2")])
+def test_a_node_whose_own_name_is_loopback_looks_towards_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, address: str
+) -> None:
+    """As with Debian's /etc/hosts: a node's own name leads to 127.0.1.1, the other's to its network."""
+
+    class Probe(socket.socket):
+        def connect(self, where: Any) -> None:
+            self.towards = where[0]
+
+        def getsockname(self) -> Any:
+            return ("127.0.0.1" if self.towards == name else address, 40_000)
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    monkeypatch.setattr(socket, "gethostname", lambda: f"{name}.cluster")
+    monkeypatch.setattr(socket, "gethostbyname", lambda host: "127.0.1.1")
+    monkeypatch.setenv("SLURMD_NODENAME", name)
+    (tmp_path / "k").write_text("x")
+    monkeypatch.setattr(sys, "argv", ["nodecheck", f"--out={tmp_path}", "--canary=k", "--nonce=x", "--job=7",
+                                      "--temporary=/tmp", "--peers=n1,n2"])  # fmt: skip
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["name"], said["address"], said["canary"]) == (name, address, "")

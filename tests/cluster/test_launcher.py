@@ -73,6 +73,20 @@ def test_docker_takes_what_ray_makes_of_it(name: str) -> None:
         assert "--env RAY_AUTH_MODE=token" in line
 
 
+def test_the_containers_of_google_get_the_keys_of_s3_from_a_file_that_each_machine_fetches() -> None:
+    """Without the file `docker run` ends; it is made by the commands that Ray runs before it."""
+    config = yaml.safe_load((TOP / "cluster/gcp.yaml").read_text())
+    [option] = [one for one in config["docker"]["run_options"] if one.startswith("--env-file ")]
+    path = option.split()[1]
+    assert path.startswith(f"/home/{config['auth']['ssh_user']}/")
+    [fetch] = [line for line in config["initialization_commands"] if f">{path}" in line]
+    said = (TOP / "cluster/README.md").read_text()
+    [secret] = re.findall(r"--secret=(\S+)", fetch)
+    assert f"gcloud secrets create {secret} " in said
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert f"{name}=" in said, name
+
+
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """A mock of AWS; what was sent to RunInstances."""
@@ -219,27 +233,40 @@ def test_the_workers_policy_allows_the_prefix_and_nothing_else() -> None:
         assert allowed(policy, f"s3:{call}", "arn:aws:s3:::b/p/run/x")
         assert not allowed(policy, f"s3:{call}", "arn:aws:s3:::b/other/x")
         assert not allowed(policy, f"s3:{call}", "arn:aws:s3:::another/p/x")
-    assert allowed(policy, "s3:ListBucket", "arn:aws:s3:::b", "p/run")
+    assert allowed(policy, "s3:ListMultipartUploadParts", "arn:aws:s3:::b/p/run/x")
+    for call in ("s3:ListBucket", "s3:ListBucketMultipartUploads"):
+        assert allowed(policy, call, "arn:aws:s3:::b", "p/run"), call
+        assert not allowed(policy, call, "arn:aws:s3:::another", "p/run"), call
     assert not allowed(policy, "s3:ListBucket", "arn:aws:s3:::b", "other")
     for call in ("s3:DeleteBucket", "s3:PutBucketPolicy", "ec2:RunInstances", "iam:PassRole"):
         assert not allowed(policy, call, "arn:aws:s3:::b")
 
 
+SUPPLIED = {"s3:ListBucket": {"s3:prefix"}}
+"""Condition keys that AWS supplies with an action, by the Service Authorization Reference; with others none of ours."""
+
+
 def allowed(policy: Any, action: str, resource: str, prefix: str = "") -> bool:
-    """What IAM answers to these statements: an allow that matches action, resource and prefix."""
+    """What IAM answers to these statements: an allow that matches action, resource and all conditions.
+
+    A condition on a key that AWS does not supply with the action is never met.
+    """
 
     def like(pattern: str, text: str) -> bool:
         return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), text) is not None
 
+    known = {"s3:prefix": prefix}
+    request = {key: known[key] for key in SUPPLIED.get(action, ())}
     for statement in policy["Statement"]:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        prefixes = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix")
-        if (
-            statement["Effect"] == "Allow"
-            and any(like(one, action) for one in actions)
-            and like(statement["Resource"], resource)
-            and (prefixes is None or any(like(one, prefix) for one in prefixes))
-        ):
+        conditions = statement.get("Condition", {})
+        assert set(conditions) <= {"StringLike"}, "an operator that is not read here"
+        met = all(
+            key in request and any(like(pattern, request[key]) for pattern in patterns)
+            for key, patterns in conditions.get("StringLike", {}).items()
+        )
+        allows = statement["Effect"] == "Allow" and any(like(one, action) for one in actions)
+        if allows and like(statement["Resource"], resource) and met:
             return True
     return False
 

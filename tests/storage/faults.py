@@ -21,7 +21,8 @@ class Fault:
     """What goes wrong with the next `times` requests whose operation is `on`, after `skip` of them went well.
 
     kind: `refuse` (a reply with `status` and `code`), `reset` (no reply), `cut_reply` (the body ends after `after`
-    bytes), `lose_reply` (done by the server, never heard by the client).
+    bytes), `corrupt` (byte `after` of the body is another), `lose_reply` (done by the server, never heard by the
+    client).
     """
 
     kind: str
@@ -101,6 +102,8 @@ class Proxy:
             return _reset(client)
         top, _, content = reply.partition(b"\r\n\r\n")
         cut = fault.after if fault and fault.kind == "cut_reply" else len(content)
+        if fault and fault.kind == "corrupt":
+            content = content[: fault.after] + bytes([content[fault.after] ^ 1]) + content[fault.after + 1 :]
         return client.sendall(top + b"\r\n\r\n" + content[:cut])
 
     def _take(self, operation: str) -> Fault | None:
@@ -158,5 +161,5 @@ def _operation(head: bytes) -> str:
     if method == "PUT":
         return "Part" if "partNumber" in query else "Put"
     if method == "GET":
-        return "Get" if "/" in path.strip("/") else "List"
-    return {"HEAD": "Head", "DELETE": "Delete"}[method]
+        return "Get" if "/" in path.strip("/") else "Uploads" if "uploads" in query.split("&") else "List"
+    return "Abort" if "uploadId=" in query else {"HEAD": "Head", "DELETE": "Delete"}[method]

@@ -122,6 +122,76 @@ def test_a_token_that_expires_once_is_survived(storage: S3Storage, proxy: Proxy,
     assert storage.read("k") == b"x" * 100
 
 
+def test_a_token_that_expires_once_costs_no_single_call(storage: S3Storage, proxy: Proxy) -> None:
+    def once(operation: str) -> None:
+        proxy.faults = [Fault("refuse", operation, status=400, code="ExpiredToken")]
+
+    once("Put")
+    storage.write("k", b"x")
+    once("Put")
+    assert storage.write_new("lock", b"y")
+    once("Get")
+    assert storage.read("k") == b"x"
+    once("Head")  # whose refusal has no body, and so no code: botocore asks for the bucket's region, by HEAD too
+    proxy.faults[0].times = 2
+    assert storage.size("k") == 1
+    once("List")
+    assert list(storage.list()) == [("k", 1), ("lock", 1)]
+    once("Delete")
+    storage.delete("k")
+    assert not storage.exists("k")
+
+
+def test_a_token_that_stays_expired_is_told(storage: S3Storage, proxy: Proxy, pauses: list[float]) -> None:
+    proxy.faults = [Fault("refuse", "Get", status=400, code="ExpiredToken", times=99)]
+    with pytest.raises(StorageError, match="ExpiredToken") as caught:
+        storage.read("k")
+    assert proxy.count("Get") == 2
+    assert not pauses
+    assert "renew the credentials" in caught.value.mend
+
+
+@pytest.mark.parametrize("after", [0, 199_999])
+def test_a_changed_byte_of_a_whole_object_is_read_again(
+    storage: S3Storage, proxy: Proxy, tmp_path: Path, after: int
+) -> None:
+    data = os.urandom(200_000)
+    storage.write("k", data)
+    proxy.faults = [Fault("corrupt", "Get", times=2, after=after)]
+    assert storage.read("k") == data
+    assert proxy.count("Get") == 3
+    proxy.faults = [Fault("corrupt", "Get", times=2, after=after)]
+    storage.download("k", str(tmp_path / "k"))
+    assert (tmp_path / "k").read_bytes() == data
+
+
+def test_bytes_that_always_change_are_told_as_that(storage: S3Storage, proxy: Proxy, tmp_path: Path) -> None:
+    storage.write("k", b"x" * 1000)
+    for call in (lambda: storage.read("k"), lambda: storage.download("k", str(tmp_path / "k"))):
+        proxy.seen.clear()
+        proxy.faults = [Fault("corrupt", "Get", times=99)]
+        with pytest.raises(StorageError, match="not those that were stored") as caught:
+            call()
+        assert proxy.count("Get") == 4
+        assert "check the network" in caught.value.mend
+    assert not (tmp_path / "k").exists()
+
+
+def test_files_go_by_the_classic_client_on_machines_that_boto3_prefers_another_on(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from boto3.s3 import transfer
+
+    fast = SimpleNamespace(s3=SimpleNamespace(is_optimized_for_system=lambda: True), __version__="9")
+    monkeypatch.setattr(transfer, "HAS_CRT", True)
+    monkeypatch.setattr(transfer, "awscrt", fast, raising=False)
+    monkeypatch.setattr(transfer, "has_minimum_crt_version", lambda version: True)
+    assert transfer._should_use_crt(transfer.TransferConfig())  # its own default would be the other
+    assert not transfer._should_use_crt(storage._transfer)
+
+
 def test_lists_every_page(s3: str, proxy: Proxy) -> None:
     storage = S3Storage(s3, Settings(), page=3)
     for number in range(8):
@@ -175,3 +245,15 @@ def test_uploads_that_nobody_finished_are_swept(storage: S3Storage, proxy: Proxy
     assert storage.sweep("checkpoints") == 2
     assert not client.list_multipart_uploads(**place).get("Uploads")
     assert storage.size("checkpoints/k") == 12 << 20
+
+
+def test_an_upload_that_is_gone_by_the_time_it_is_swept_is_no_trouble(storage: S3Storage, proxy: Proxy) -> None:
+    proxy.faults = [Fault("lose_reply", "Create", times=2), Fault("lose_reply", "Abort")]
+    storage.upload_stream(io.BytesIO(os.urandom(12 << 20)), "checkpoints/k")
+    assert storage.sweep("checkpoints") == 2
+    assert proxy.count("Abort") == 3
+    assert not storage._client.list_multipart_uploads(Bucket=storage.bucket).get("Uploads")
+    proxy.faults = [Fault("lose_reply", "Create"), Fault("refuse", "Abort", status=403, code="AccessDenied")]
+    storage.upload_stream(io.BytesIO(os.urandom(12 << 20)), "checkpoints/k")
+    with pytest.raises(StorageError, match="AccessDenied"):
+        storage.sweep("checkpoints")

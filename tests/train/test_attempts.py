@@ -68,6 +68,29 @@ def test_an_old_attempt_may_not_publish(storage: Storage) -> None:
         old()
 
 
+def test_the_first_trouble_closes_its_attempt_and_leaves_its_traceback(storage: Storage) -> None:
+    number = attempts.begin(storage)
+    for rank, error in enumerate((MemoryError("CUDA out of memory.\nTried to allocate"), RuntimeError("peer closed"))):
+        try:
+            raise error
+        except Exception as caught:
+            attempts.failed(storage, number, caught, rank=rank, step=7)
+    [said] = attempts.history(storage)
+    assert (said["reason"], said["rank"], said["step"]) == ("MemoryError: CUDA out of memory.", 0, 7)
+    [log] = [key for key, _ in storage.list("attempts") if key.endswith(".log")]
+    assert b"Tried to allocate" in storage.read(log)
+    assert b"raise error" in storage.read(log)
+
+
+def test_an_end_that_cannot_be_told_hides_no_trouble(tmp_path: Path) -> None:
+    class Full(LocalStorage):
+        def write_new(self, key: str, data: bytes) -> bool:
+            raise StorageError(f"{key}: no space")
+
+    attempts.failed(Full(str(tmp_path)), 1, ZeroDivisionError())
+    assert not list(tmp_path.iterdir())
+
+
 def test_logs_lie_beside_their_attempt(storage: Storage) -> None:
     number = attempts.begin(storage)
     assert attempts.keep_log(storage, number, "trace").endswith("attempts/attempt-00001.log")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from ecellm.errors import ClusterError, DataError, StorageError
-from ecellm.train.board import Board, Order, Status
+from ecellm.train.board import CHECKPOINT, RESUME, START, Board, Order, Status
 
 
 @dataclass
@@ -30,6 +32,34 @@ def test_the_most_urgent_order_stands_until_it_is_carried_out() -> None:
     assert board.beat(0, 1, "data") is Order.STOP
     board.begin(2, {0: "node0"})
     assert board.beat(0, 1, "data") is Order.STOP
+
+
+@pytest.mark.parametrize("orders", [(Order.STOP, Order.ABORT), (Order.ABORT, Order.STOP)])
+def test_a_stop_outlives_a_group_that_hangs(orders: tuple[Order, Order]) -> None:
+    board = begun(Clock())
+    for order in orders:
+        board.order(order)
+    assert board.beat(0, 1, "data") is Order.ABORT
+    for attempt in (2, 3):
+        board.begin(attempt, {0: "node0"})
+        assert board.beat(0, 1, "data") is Order.STOP
+
+
+def test_a_new_group_needs_not_hang_again() -> None:
+    board = begun(Clock())
+    board.order(Order.ABORT)
+    board.begin(2, {0: "node0"})
+    assert board.beat(0, 1, "data") is Order.GO
+
+
+def test_state_that_is_read_or_written_by_any_rank_is_told() -> None:
+    board = begun(Clock())
+    seen = []
+    for phase in (START, "data", RESUME, "update", CHECKPOINT, "sum over ranks"):
+        board.beat(0, 3, "sum over ranks")
+        board.beat(1, 3, phase)
+        seen.append(board.snapshot().storing)
+    assert seen == [True, False] * 3
 
 
 def test_a_new_group_needs_not_move_again() -> None:

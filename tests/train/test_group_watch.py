@@ -12,7 +12,7 @@ import pytest
 from ecellm.errors import Stopped
 from ecellm.storage.local import LocalStorage
 from ecellm.train import attempts, group
-from ecellm.train.board import Board, Order
+from ecellm.train.board import CHECKPOINT, Board, Order
 from tests.train.toys import toy_run
 
 
@@ -44,6 +44,13 @@ def watch(here: Here, out: Path, stop: threading.Event, looks: int = 3) -> Any:
     return group._watch(run, here, fitting, stop, nothing, nothing)  # type: ignore[arg-type]
 
 
+def still(here: Here, step: int, phase: str, seconds: float) -> None:
+    """Rank 0 comes to a place and stays there; its heart beats."""
+    here.board.beat(0, step, phase)
+    here.now += seconds
+    here.board.beat(0, step, phase)
+
+
 def test_a_stop_without_workers_ends_the_wait(here: Here, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
@@ -62,11 +69,29 @@ def test_a_hang_is_told_once_and_closes_its_attempt(
 ) -> None:
     storage = LocalStorage(str(tmp_path))
     here.board.begin(attempts.begin(storage), {0: "n"})
-    here.board.beat(0, 7, "forward")
-    here.now += 1900.0
-    here.board.say("still here")
-    here.board._last = here.now  # its heart beats, and it does not get on
+    still(here, 7, "forward", 1900.0)
     watch(here, tmp_path, threading.Event(), looks=4)
     assert capfd.readouterr().err.count("nothing got on for 1900 s") == 1
     assert here.board.beat(0, 7, "forward") is Order.ABORT
     assert attempts.history(storage)[0]["reason"].startswith("nothing got on for 1900 s")
+
+
+def test_a_stop_that_meets_a_hang_is_given_to_the_next_group(here: Here, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    here.board.begin(attempts.begin(LocalStorage(str(tmp_path))), {0: "n"})
+    still(here, 7, "forward", 1900.0)
+    watch(here, tmp_path, stop)
+    assert here.board.beat(0, 7, "forward") is Order.ABORT
+    here.board.begin(2, {0: "n"})
+    assert here.board.beat(0, 6, "data") is Order.STOP
+
+
+@pytest.mark.parametrize(("seconds", "order"), [(1900.0, Order.GO), (2101.0, Order.ABORT)])
+def test_a_long_save_is_no_hang_until_ranks_no_longer_wait_for_it(
+    here: Here, tmp_path: Path, seconds: float, order: Order
+) -> None:
+    here.board.begin(attempts.begin(LocalStorage(str(tmp_path))), {0: "n"})
+    still(here, 7, CHECKPOINT, seconds)
+    watch(here, tmp_path, threading.Event())
+    assert here.board.beat(0, 7, CHECKPOINT) is order

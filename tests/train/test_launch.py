@@ -93,11 +93,13 @@ def test_a_group_that_hangs_names_its_ranks_and_starts_again(
 ) -> None:
     out = copied(prepared, tmp_path / "out")
     run = make(out, epochs=20)
-    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"hang_timeout_s": 25})})
+    # Between checkpoints, since a rank that hangs in one is waited for longer.
+    run = run.model_copy(update={"cluster": run.cluster.model_copy(update={"hang_timeout_s": 25}),
+                                 "checkpoint": run.checkpoint.model_copy(update={"every": 40})})  # fmt: skip
     stopped: list[int] = []
 
     def stop_a_worker() -> None:
-        while not (out / "checkpoints" / "step-00000008" / "COMPLETE").exists():
+        while not (out / "checkpoints" / "step-00000040" / "COMPLETE").exists():
             time.sleep(0.1)
         stopped.append(worker_pids()[-1])
         os.kill(stopped[0], signal.SIGSTOP)

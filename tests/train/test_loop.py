@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,12 @@ from ecellm.errors import CheckpointError, ConfigError, DataError, EcellmError, 
 from ecellm.records import World
 from ecellm.storage.base import Storage
 from ecellm.storage.local import LocalStorage
+from ecellm.train import metrics
 from ecellm.train.board import Order, Status
 from ecellm.train.compute import Arithmetic
 from ecellm.train.keeping import Keeper, position_of
 from ecellm.train.loop import Job, fit
-from ecellm.train.metrics import kept_lines
+from ecellm.train.metrics import KEY, kept_lines
 from tests.train.toys import ToyTokens, toy_engine, toy_layout, toy_run
 
 
@@ -149,7 +152,54 @@ def test_a_broken_number_stops_before_the_update_and_names_the_samples(
 def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
     storage = LocalStorage(str(tmp_path))
     storage.write("metrics.jsonl", b'{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    assert kept_lines(storage, 2) == ['{"step": 1}', '{"step": 2}']
+    assert kept_lines(storage, 2) == b'{"step": 1}\n{"step": 2}\n'
+    assert kept_lines(storage, 3) == b'{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    assert kept_lines(storage, 0) == b""
+    storage.write("metrics.jsonl", b'{"step": 1}\n{"step": 2}')
+    assert kept_lines(storage, 2) == b'{"step": 1}\n{"step": 2}\n'
+    storage.delete("metrics.jsonl")
+    assert kept_lines(storage, 2) == b""
+
+
+def test_earlier_metrics_cost_nothing_before_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(LocalStorage):
+        reads = 0
+
+        def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+            self.reads += key == KEY
+            return super().read(key, start, length)
+
+    def count(line: bytes) -> Any:
+        parsed.append(line)
+        return json.loads(line)
+
+    parsed: list[bytes] = []
+    earlier = [json.dumps({"step": step, "loss": 1.0}) + "\n" for step in range(1, 1001)]
+    storage = Counting(str(tmp_path))
+    storage.write(KEY, "".join(earlier).encode())
+    monkeypatch.setattr(metrics, "json", SimpleNamespace(loads=count, dumps=json.dumps))
+    with metrics.Metrics(toy_run(str(tmp_path)), storage, 990, 2) as telling:
+        assert not storage.reads
+        telling.add({"step": 991, "loss": 0.5})
+        telling.flush()
+        telling.add({"step": 992, "loss": 0.25})
+    assert (storage.reads, len(parsed)) == (1, 11)
+    added = ['{"step": 991, "loss": 0.5}\n', '{"step": 992, "loss": 0.25}\n']
+    assert storage.read(KEY).decode() == "".join(earlier[:990] + added)
+
+
+def test_writing_metrics_before_a_checkpoint_is_told_as_its_stall(tmp_path: Path) -> None:
+    class Far(LocalStorage):
+        def write(self, key: str, data: bytes) -> None:
+            if key == KEY:
+                time.sleep(0.5)
+            super().write(key, data)
+
+    storage = Far(str(tmp_path))
+    assert go(storage, Watcher(), epochs=1) is None  # saves after steps 4 and 5
+    stalls = [json.loads(line)["checkpoint_stall"] for line in storage.read(KEY).splitlines()]
+    assert stalls[:4] == [0.0] * 4
+    assert stalls[4] >= 0.5
 
 
 def test_a_run_shorter_than_its_checkpoints_is_refused(tmp_path: Path) -> None:
