@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from ecellm.checkpoint.export import filled, side_files_of
-from ecellm.checkpoint.restore import SliceReader, read_manifest
+from ecellm.checkpoint.restore import read_manifest
+from ecellm.checkpoint.slices import SliceReader
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import CheckpointError
 from ecellm.storage.open import open_storage

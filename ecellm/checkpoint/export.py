@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ecellm.checkpoint.layout import COMPLETE, KINDS, MANIFEST, Manifest, Parameter, side_name
-from ecellm.checkpoint.restore import SliceReader, fault, read_manifest
+from ecellm.checkpoint.restore import fault, read_manifest
+from ecellm.checkpoint.slices import SliceReader
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import CheckpointError, StorageError
 from ecellm.storage.base import Storage

@@ -18,21 +18,19 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TextIO
+from typing import TextIO
 
 from ecellm.config.schema import Storage as StorageSettings
+from ecellm.ecinstruct.objects import Record, json_records, objects_of
 from ecellm.ecinstruct.samples import sample_id
 from ecellm.errors import ConfigError, DataError
 from ecellm.records import SETTINGS, SPLITS, Row
-from ecellm.sources.lines import BROKEN, File, parquet_rows, whole
+from ecellm.sources.lines import File, parquet_rows, whole
 from ecellm.sources.opening import Unpacked, digest_of, exists, files_of, missing, open_text
 from ecellm.sources.web import bare, is_web
 from ecellm.storage.base import is_remote, join
 from ecellm.tasks.registry import task as find_task
 
-CHUNK = 1 << 20
-LONGEST = 1 << 25
-"""Longest record in characters before the file counts as broken."""
 BATCH = 8192
 LABELS = "label.json"
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
@@ -44,7 +42,6 @@ BESIDE = (LABELS, "card.json", "dataset_info.json", "dataset_infos.json", "state
 MAIN = "main"
 """The revision of a hub name."""
 HUB_TIMEOUT_S = 30
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,38 +153,6 @@ def _best(listed: Iterable[str]) -> tuple[str, ...]:
     return tuple(best or found)
 
 
-def json_records(path: str, settings: StorageSettings | None = None) -> Iterator[tuple[int, Record]]:
-    """(number from 1, object) of a JSON array or of JSON lines, streamed. The bare token NaN is read as NaN."""
-    with open_text(path, settings=settings) as file:
-        yield from _objects(file, path)
-
-
-def _objects(file: TextIO, path: str) -> Iterator[tuple[int, Record]]:
-    decoder, buffer, number, line, ended = json.JSONDecoder(), "", 0, 1, False
-    while True:
-        start = _skip(buffer)
-        line, buffer = line + buffer.count("\n", 0, start), buffer[start:]
-        try:
-            value, end = decoder.raw_decode(buffer) if buffer else (None, 0)
-        except json.JSONDecodeError as error:
-            if ended or len(buffer) > LONGEST:
-                raise _broken(path, line + error.lineno - 1, number, str(error.msg), buffer[:60]) from None
-            end = 0
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-            raise _broken(path, line, number, str(error), buffer[:60]) from None
-        if end == 0 or (end == len(buffer) and not ended):
-            if ended:
-                return
-            more = _read(file, path, line, number)
-            ended, buffer = not more, buffer + more
-            continue
-        number += 1
-        if not isinstance(value, dict):
-            raise _broken(path, line, number, "not an object", buffer[:60])
-        yield number, value
-        line, buffer = line + buffer.count("\n", 0, end), buffer[end:]
-
-
 def to_rows(records: Iterable[tuple[int, Record]], name: str, labels: list[str] | None) -> Iterator[Row]:
     """Rows of published records, with ids. `labels`: ESCI letters of the QPR test rows by position."""
     place: Counter[str] = Counter()
@@ -259,23 +224,6 @@ def _labels(path: str, settings: StorageSettings | None) -> list[str]:
             ) from None
 
 
-def _skip(buffer: str) -> int:
-    """Where the next record starts: after brackets, commas and white space."""
-    start = 0
-    while start < len(buffer) and buffer[start] in " \t\r\n,[]":
-        start += 1
-    return start
-
-
-def _read(file: Any, path: str, line: int, number: int) -> str:
-    try:
-        return str(file.read(CHUNK))
-    except UnicodeDecodeError as error:
-        raise _broken(path, line, number, f"not UTF-8 ({error.reason})", "") from None
-    except BROKEN as error:
-        raise _broken(path, line, number, f"cut off ({type(error).__name__})", "") from None
-
-
 def _hub_records(name: str, revision: str) -> Iterator[Record]:
     """Records of a hub name. JSON goes through our own stream: `datasets` holds an array of objects whole."""
     from datasets import load_dataset, load_dataset_builder
@@ -288,7 +236,7 @@ def _hub_records(name: str, revision: str) -> Iterator[Record]:
         if files and all(path.endswith(ENDINGS[:4]) for path in files):
             for path in _best(files):
                 with _hub_text(path) as file:
-                    yield from (record for _, record in _objects(file, path))
+                    yield from (record for _, record in objects_of(file, path))
             return
         parts = load_dataset(name, streaming=True, **of)
         yield from (record for split in sorted(parts) for record in parts[split])
@@ -304,12 +252,6 @@ def _hub_text(path: str) -> TextIO:
 
     raw = xopen(path, "rb")
     return io.TextIOWrapper(Unpacked(raw) if path.endswith(".gz") else raw, "utf-8-sig", newline="")
-
-
-def _broken(path: str, line: int, number: int, reason: str, shown: str) -> DataError:
-    return DataError(f"{path}, line {line}: broken after record {number}", found=f"{reason}; {shown!r}",
-                     expected="a JSON array of objects, or one JSON object a line",
-                     mend="download the file again and compare its size with the origin's")  # fmt: skip
 
 
 def _unknown(name: str, number: int, column: str, found: object, expected: str) -> DataError:

@@ -8,8 +8,11 @@ to the storage's root and use `/`. A missing object is `FileNotFoundError` with 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
+
+from ecellm.errors import StorageError
 
 
 class Storage(Protocol):
@@ -64,3 +67,11 @@ def is_remote(location: str) -> bool:
 def join(root: str, *parts: str) -> str:
     """Join a location and keys: `join("s3://b/p", "rows", "a.parquet")` is `s3://b/p/rows/a.parquet`."""
     return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts if part.strip("/"))])
+
+
+def split(root: str) -> tuple[str, str]:
+    """Bucket and key prefix (empty, or ending in `/`) of an s3:// location. Raises StorageError without a bucket."""
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+        raise StorageError(f"{root}: no bucket name", found=repr(bucket), expected="s3://bucket/prefix")
+    return bucket, prefix.strip("/") + "/" if prefix.strip("/") else ""

@@ -31,3 +31,23 @@ def mend_of(code: str) -> str:
     if code in PASSING:
         return "S3 kept failing: wait, or raise storage.attempts, then run the same command again"
     return MENDS.get(code, "check the bucket and the credentials, then run the same command again")
+
+
+def code_of(trouble: Exception) -> str:
+    """The code of a reply, or its status where it has none; empty where there was no reply."""
+    reply = getattr(trouble, "response", None) or {}
+    return str(reply.get("Error", {}).get("Code", ""))
+
+
+def expired(trouble: Exception) -> bool:
+    """Whether credentials expired on the way: their provider has new ones, but botocore does not try again."""
+    code = code_of(trouble)
+    if code == "400":  # a reply to HEAD has no body, so it cannot name its code
+        return getattr(trouble, "operation_name", "") == "HeadObject"
+    # boto3's own errors keep the code in their message only
+    return code in EXPIRED or (not code and "ExpiredToken" in str(trouble))
+
+
+def first_line(trouble: Exception) -> str:
+    """What an error says, without what follows its first line."""
+    return str(trouble).strip().splitlines()[0] if str(trouble).strip() else type(trouble).__name__

@@ -35,6 +35,16 @@ class Retry:
         """Wait before the try that follows `failures` failed ones."""
         self._sleep(self._random.uniform(0, min(10.0, self._first * 2 ** (failures - 1))))
 
+    @staticmethod
+    def once_more(call: Callable[[], T], passes: Callable[[Exception], bool]) -> T:
+        """The call's result, at the second try where `passes` says so of the first one; no pause between them."""
+        try:
+            return call()
+        except Exception as trouble:
+            if not passes(trouble):
+                raise
+        return call()
+
     def __call__(self, call: Callable[[], T], passes: Callable[[Exception], bool]) -> T:
         """The call's result. What `passes` says will pass is tried again; all else, and the last, is raised."""
         failures = 0

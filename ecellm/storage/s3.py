@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import boto3
 import botocore.session
@@ -37,15 +37,14 @@ from botocore.exceptions import ConnectionError as HttpConnectionError
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
-from ecellm.storage.codes import ABSENT, CHANGED, DENIED, EXPIRED, SWEPT, TAKEN, mend_of
+from ecellm.storage.base import split
+from ecellm.storage.codes import ABSENT, CHANGED, DENIED, SWEPT, TAKEN, code_of, expired, first_line, mend_of
 from ecellm.storage.retry import PASSING, Retry
 from ecellm.storage.streams import Unclosed
 
 OWNER = "ecellm-owner"
 """Metadata key that holds who wrote an object in `write_new`."""
 BROKEN_BODY = (IncompleteReadError, ResponseStreamingError, HttpConnectionError, HTTPClientError)
-
-T = TypeVar("T")
 
 
 class S3Storage:
@@ -96,9 +95,9 @@ class S3Storage:
                     return bytes(got)
                 raise IncompleteReadError(actual_bytes=len(got), expected_bytes=expected)
             except ClientError as trouble:
-                if _code(trouble) in ("InvalidRange", "416"):
+                if code_of(trouble) in ("InvalidRange", "416"):
                     return bytes(got)
-                if _code(trouble) not in TAKEN or failures >= self._retry.attempts:
+                if code_of(trouble) not in TAKEN or failures >= self._retry.attempts:
                     raise
                 got, same = bytearray(), {}  # replaced while we read: begin again
                 failures += 1
@@ -121,15 +120,18 @@ class S3Storage:
                 self._call("put_object", Key=self._key(key), Body=data, IfNoneMatch="*", Metadata={OWNER: owner})
                 return True
             except ClientError as trouble:
-                if _code(trouble) not in TAKEN:
+                if code_of(trouble) not in TAKEN:
                     raise
             # A put that won but whose reply was lost is refused when tried again: whose object is it?
             there = self._call("head_object", Key=self._key(key))
             return bool(there.get("Metadata", {}).get(OWNER) == owner)
 
     def upload(self, path: str, key: str) -> None:
+        def move() -> None:
+            self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer)
+
         with self._told("write", self._url(key)):
-            _twice_if_expired(lambda: self._mover.upload_file(path, self.bucket, self._key(key), Config=self._transfer))
+            self._retry.once_more(move, expired)
             self._check_size(key, os.path.getsize(path))
 
     def upload_stream(self, stream: BinaryIO | io.RawIOBase, key: str) -> None:
@@ -139,7 +141,7 @@ class S3Storage:
             self._mover.upload_fileobj(Unclosed(stream), self.bucket, self._key(key), Config=self._transfer)
 
         with self._told("write", self._url(key)):
-            _twice_if_expired(move)
+            self._retry.once_more(move, expired)
             self._check_size(key, stream.seek(0, io.SEEK_END))
 
     def _check_size(self, key: str, here: int) -> None:
@@ -158,9 +160,8 @@ class S3Storage:
                 for upload in page.get("Uploads", ()):
                     self._abort(upload["Key"], upload["UploadId"])
                     count += 1
-                more = {
-                    name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")
-                }
+                marks = ("KeyMarker", "UploadIdMarker")
+                more = {mark: page[f"Next{mark}"] for mark in marks if page.get(f"Next{mark}")}
                 if not page.get("IsTruncated") or not more:
                     return count
 
@@ -168,16 +169,18 @@ class S3Storage:
         try:
             self._call("abort_multipart_upload", Key=key, UploadId=upload)
         except ClientError as trouble:
-            if _code(trouble) not in SWEPT:  # somebody else was faster, or the reply to an earlier try was lost
+            if code_of(trouble) not in SWEPT:  # somebody else was faster, or the reply to an earlier try was lost
                 raise
 
     def download(self, key: str, path: str) -> None:
+        def move() -> None:
+            self._mover.download_file(self.bucket, self._key(key), path, Config=self._transfer)
+
         with self._told("read", self._url(key)), self._absence_told(key):
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            self._retry(lambda: _twice_if_expired(lambda: self._fetch(key, path)), _changed)
-
-    def _fetch(self, key: str, path: str) -> None:
-        self._mover.download_file(self.bucket, self._key(key), path, Config=self._transfer)
+            self._retry(
+                lambda: self._retry.once_more(move, expired), lambda error: isinstance(error, FlexibleChecksumError)
+            )
 
     def size(self, key: str) -> int:
         with self._told("read", self._url(key)), self._absence_told(key):
@@ -211,7 +214,7 @@ class S3Storage:
         def call() -> Any:
             return getattr(self._client, name)(Bucket=self.bucket, **words)
 
-        return self._retry(lambda: _twice_if_expired(call), _passes)
+        return self._retry(lambda: self._retry.once_more(call, expired), _passes)
 
     def _key(self, key: str) -> str:
         parts = [part for part in key.split("/") if part]
@@ -228,7 +231,7 @@ class S3Storage:
         try:
             yield
         except ClientError as trouble:
-            if _code(trouble) not in DENIED or self._listed(key):
+            if code_of(trouble) not in DENIED or self._listed(key):
                 raise
             raise FileNotFoundError(errno.ENOENT, "no such object", self._url(key)) from trouble
 
@@ -246,36 +249,28 @@ class S3Storage:
         try:
             yield
         except ClientError as trouble:
-            code = _code(trouble)
+            code = code_of(trouble)
             if code in ABSENT:
                 raise FileNotFoundError(errno.ENOENT, "no such object", url) from trouble
-            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend_of(code)) from trouble
+            raise StorageError(f"{url}: cannot {doing}", found=first_line(trouble), mend=mend_of(code)) from trouble
         except (NoCredentialsError, PartialCredentialsError) as trouble:
             mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
-            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
+            raise StorageError(f"{url}: cannot {doing}", found=first_line(trouble), mend=mend) from trouble
         except BROKEN_BODY as trouble:
             mend = "check the network and AWS_ENDPOINT_URL_S3, then run the same command again"
-            raise StorageError(f"{url}: S3 does not answer", found=_first_line(trouble), mend=mend) from trouble
+            raise StorageError(f"{url}: S3 does not answer", found=first_line(trouble), mend=mend) from trouble
         except FlexibleChecksumError as trouble:
             said = f"{url}: cannot {doing}, its bytes are not those that were stored"
-            raise StorageError(said, found=_first_line(trouble), mend=CHANGED) from trouble
+            raise StorageError(said, found=first_line(trouble), mend=CHANGED) from trouble
         except (BotoCoreError, Boto3Error) as trouble:
             inner = re.search(r"\((\w+)\) when calling", str(trouble))
             mend = mend_of(inner.group(1) if inner else "")
-            raise StorageError(f"{url}: cannot {doing}", found=_first_line(trouble), mend=mend) from trouble
+            raise StorageError(f"{url}: cannot {doing}", found=first_line(trouble), mend=mend) from trouble
         except FileNotFoundError:
             raise
         except OSError as trouble:
             mend = "free some space on the local disk" if trouble.errno == errno.ENOSPC else "check the local disk"
             raise StorageError(f"{url}: cannot {doing}", found=str(trouble), mend=mend) from trouble
-
-
-def split(root: str) -> tuple[str, str]:
-    """Bucket and key prefix (empty, or ending in `/`) of an s3:// location. Raises StorageError without a bucket."""
-    bucket, _, prefix = root.removeprefix("s3://").partition("/")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
-        raise StorageError(f"{root}: no bucket name", found=repr(bucket), expected="s3://bucket/prefix")
-    return bucket, prefix.strip("/") + "/" if prefix.strip("/") else ""
 
 
 def _client(settings: Settings, attempts: int) -> Any:
@@ -298,36 +293,7 @@ def _own_endpoint(session: Any) -> bool:
     return bool(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or set_in_file)
 
 
-def _twice_if_expired(call: Callable[[], T]) -> T:
-    """Once more where credentials expired on the way: their provider has new ones, but botocore does not try again."""
-    try:
-        return call()
-    except (ClientError, Boto3Error) as trouble:
-        if not _expired(trouble):
-            raise
-        return call()
-
-
-def _expired(trouble: Exception) -> bool:
-    if isinstance(trouble, ClientError):
-        # a reply to HEAD has no body, so it cannot name its code
-        return _code(trouble) in EXPIRED or (trouble.operation_name == "HeadObject" and _code(trouble) == "400")
-    return "ExpiredToken" in str(trouble)  # boto3 keeps the code in its message only
-
-
-def _changed(trouble: Exception) -> bool:
-    return isinstance(trouble, FlexibleChecksumError)
-
-
-def _code(trouble: ClientError) -> str:
-    return str(trouble.response.get("Error", {}).get("Code", ""))
-
-
 def _passes(trouble: Exception) -> bool:
     if isinstance(trouble, ClientError):
-        return _code(trouble) in PASSING
+        return code_of(trouble) in PASSING
     return isinstance(trouble, HttpConnectionError | HTTPClientError | IncompleteReadError)
-
-
-def _first_line(trouble: Exception) -> str:
-    return str(trouble).strip().splitlines()[0] if str(trouble).strip() else type(trouble).__name__

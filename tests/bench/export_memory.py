@@ -57,7 +57,8 @@ TWO_SHARDS = IMPORTS + HOLD + BEFORE + EXPORT + AFTER
 USUAL = f"""
 import sys, torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from ecellm.checkpoint.restore import SliceReader, read_manifest
+from ecellm.checkpoint.restore import read_manifest
+from ecellm.checkpoint.slices import SliceReader
 from ecellm.storage.local import LocalStorage
 {BEFORE}
 storage = LocalStorage(sys.argv[1])

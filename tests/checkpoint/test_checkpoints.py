@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from ecellm.checkpoint import restore
 from ecellm.checkpoint.export import export
 from ecellm.checkpoint.layout import Parameter, Position, Slice, of_attempt, rank_file, step_folder
-from ecellm.checkpoint.restore import SliceReader, read_manifest, read_newest, steps, verify
+from ecellm.checkpoint.restore import read_manifest, read_newest, steps, verify
 from ecellm.checkpoint.save import Head, LostRace, save
+from ecellm.checkpoint.slices import SliceReader
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import CheckpointError
 from ecellm.records import World

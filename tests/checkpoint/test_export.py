@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from ecellm.checkpoint import export as module
 from ecellm.checkpoint.layout import KINDS, Manifest, Parameter, Position, RankFile, Slice, step_folder
 from ecellm.checkpoint.published import Broken
-from ecellm.checkpoint.restore import SliceReader, read_manifest
+from ecellm.checkpoint.restore import read_manifest
 from ecellm.checkpoint.save import Head, save
+from ecellm.checkpoint.slices import SliceReader
 from ecellm.config.schema import Storage as Settings
 from ecellm.records import World
 from ecellm.storage.local import LocalStorage

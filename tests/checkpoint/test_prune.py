@@ -43,7 +43,10 @@ def spoil(storage: LocalStorage, step: int, how: str) -> None:
         storage.write(f"{step_folder(step)}/{COMPLETE}", b"{}")
 
 
-def test_whole_ones_go_by_age(storage: LocalStorage) -> None:
+def test_whole_ones_go_by_age_and_only_when_told(storage: LocalStorage) -> None:
+    said = prune(storage)
+    assert [line.split("\t")[:2] for line in said.splitlines()] == [[step_folder(step), "may go"] for step in (1, 2, 3)]
+    assert steps(storage)[0] == [1, 2, 3, 4, 5]
     assert "not whole" not in prune(storage, "--yes")
     assert steps(storage)[0] == [4, 5]
 

@@ -160,17 +160,6 @@ def test_checkpoints_of_nothing(tmp_path: Path) -> None:
     assert leaves("checkpoints", "prune", str(tmp_path)) == 0
 
 
-def test_prune_says_first_and_removes_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for step in (10, 20, 30):
-        folder = tmp_path / "checkpoints" / f"step-{step:08}"
-        folder.mkdir(parents=True)
-        (folder / "COMPLETE").write_text("{}")
-    assert leaves("checkpoints", "prune", str(tmp_path)) == 0
-    assert "step-00000010\tmay go" in capsys.readouterr().out
-    assert leaves("checkpoints", "prune", str(tmp_path), "--yes") == 0
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000020", "step-00000030"]
-
-
 def test_an_endpoint_that_is_down_is_4(aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     monkeypatch.setattr("time.sleep", lambda seconds: None)

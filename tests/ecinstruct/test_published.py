@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from ecellm.config.schema import Build, Model, Run, SourceFile, Sources
-from ecellm.ecinstruct import published
+from ecellm.ecinstruct import objects, published
 from ecellm.ecinstruct.build import build
 from ecellm.ecinstruct.importing import differences, expected_counts
 from ecellm.errors import DataError
@@ -44,7 +44,7 @@ def _run(tmp_path: Path, name: str) -> Run:
 @pytest.mark.parametrize("form", ["array", "indented", "lines"])
 @pytest.mark.parametrize("chunk", [7, 1 << 20])
 def test_round_trip(tmp_path: Path, form: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "CHUNK", chunk)
+    monkeypatch.setattr(objects, "CHUNK", chunk)
     texts = {"array": json.dumps(RECORDS), "indented": json.dumps(RECORDS, indent=2),
              "lines": "\n".join(json.dumps(record) for record in RECORDS)}  # fmt: skip
     path = tmp_path / "dataset.json"
@@ -323,7 +323,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     with path.open("w") as file:
         file.write("[" + ",\n".join([record] * 20_000) + "]")
     code = (
-        "import sys, tracemalloc; from ecellm.ecinstruct.published import json_records\n"
+        "import sys, tracemalloc; from ecellm.ecinstruct.objects import json_records\n"
         "tracemalloc.start()\n"
         "n = sum(1 for _ in json_records(sys.argv[1]))\n"
         "print(n, tracemalloc.get_traced_memory()[1])"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecellm.ecinstruct import published
+from ecellm.ecinstruct import objects, published
 from ecellm.errors import DataError
 from ecellm.records import SETTINGS, SPLITS
 from ecellm.rows import read_rows, write_rows
@@ -52,7 +52,7 @@ def test_every_good_record_is_a_row_that_can_be_written(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, storage = tmp_path / "dataset.json", open_storage(str(tmp_path / "out"))
-    monkeypatch.setattr(published, "CHUNK", 50)
+    monkeypatch.setattr(objects, "CHUNK", 50)
 
     @FEW
     @given(st.lists(GOOD, max_size=5))

@@ -11,7 +11,8 @@ import pytest
 
 from ecellm.config.schema import Storage as Settings
 from ecellm.errors import StorageError
-from ecellm.storage.s3 import S3Storage, split
+from ecellm.storage.base import split
+from ecellm.storage.s3 import S3Storage
 from tests.storage.faults import Fault, Proxy
 
 
