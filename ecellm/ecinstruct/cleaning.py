@@ -11,7 +11,9 @@ import unicodedata
 
 _BLOCK = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,500}>|<!--.*?-->", re.DOTALL)
+_MARKED = re.compile(r"&(#\d|#[xX][\dA-Fa-f]|[A-Za-z]{2,31}\d?;)|</?[A-Za-z][^<>]{0,500}>|<!--")
 _INVISIBLE = frozenset(("Cc", "Zl", "Zp", "Cs", "Co", "Cn"))
+MARKUP = "freed of markup or entities"
 _CODE = re.compile(r"function\s*\(|getElementById|\.a-[a-z]+\s*\{|var\s+\w+\s*=|amznJQ|\{\s*[a-z-]+\s*:\s*[^{}]+;\s*\}")
 
 
@@ -26,6 +28,11 @@ def clean(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     return " ".join(text.split())
+
+
+def marked(text: str) -> bool:
+    """Whether a text holds tags or entities, which `clean` takes out."""
+    return ("&" in text or "<" in text) and _MARKED.search(text) is not None
 
 
 def clean_title(text: str) -> str:

@@ -49,6 +49,7 @@ def finish_task(job: Job, task: str) -> dict[str, Any]:
         "rows": rows,
         "labels": {pool: found for pool in POOLS if (found := _labels(chosen, pool))},
         "leaks": shared(task, chosen),
+        "changed": desk.changes(task),
         "drops": desk.drops[task],
     }  # fmt: skip
     if task == "AG":

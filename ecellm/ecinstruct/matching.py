@@ -49,6 +49,10 @@ def scatter(desk: Desk, record: CatalogueItem | Match, at: At) -> None:
         desk.emit("matches", 0, record.amazon, record.google, at.source, at.place)
         return
     desk.tell("items", record.catalogue)
+    if desk.recipe.mends.clean_text:
+        said = (record.title, record.description, record.manufacturer, record.price)
+        desk.change(cleaning.MARKUP, sum(cleaning.marked(text) for text in said if text))
+    desk.change(f"cut at {desk.recipe.description_words} words", _is_cut(record.description, desk.recipe))
     desk.emit("items", _mark(record.catalogue, record.id), record.catalogue, record.id, record.title,
               record.description, record.manufacturer, record.price, at.source, at.place)  # fmt: skip
 
@@ -162,16 +166,25 @@ def _paper(
 
 def describe(item: CatalogueItem, recipe: Recipe) -> dict[str, object]:
     """A catalogue entry as the input shows it."""
-    mends, words = recipe.mends, recipe.description_words
+    mends = recipe.mends
     tidy = cleaning.clean if mends.clean_text else str
     said = (item.title, item.description, item.manufacturer, item.price)
     title, description, manufacturer, price = (tidy(text) if text else text for text in said)
-    cut = cleaning.first_words if mends.words_by_space else cleaning.paper_first_words
-    shown: Any = cut(description, words) if description else None
+    shown: Any = _cut(description, recipe) if description else None
     if not mends.json_text:
         shown = float("nan") if shown is None else shown
         manufacturer, price = manufacturer or "nan", price or "nan"
     return {"title": title, "description": shown, "manufacturer": manufacturer or None, "price": price or None}
+
+
+def _is_cut(description: str | None, recipe: Recipe) -> bool:
+    text = cleaning.clean(description or "") if recipe.mends.clean_text else description or ""
+    return _cut(text, recipe) != text
+
+
+def _cut(description: str, recipe: Recipe) -> str:
+    by_space = recipe.mends.words_by_space
+    return (cleaning.first_words if by_space else cleaning.paper_first_words)(description, recipe.description_words)
 
 
 def sample(source: str, pair: Pair, label: str, recipe: Recipe) -> Sample:

@@ -82,6 +82,7 @@ def _keep(desk: Desk, row: tuple[Any, ...]) -> None:
             return
         query, title = cleaning.paper_ascii(query), cleaning.paper_ascii(title)
     if desk.recipe.mends.clean_text:
+        desk.change(cleaning.MARKUP, cleaning.marked(query) + cleaning.marked(title))
         query, title = cleaning.clean(query), cleaning.clean_title(title)
         if not query or not title:
             desk.drop("no query or title after cleaning", split)

@@ -64,6 +64,8 @@ def scatter(desk: Desk, question: Question, at: At) -> None:
     if not any(answers.values()):
         return
     given = shown(question, recipe)
+    for task in (task for task, answer in answers.items() if answer):
+        _count(desk, question, task)
     # What must not be in two splits: the product, or the question where no product is named.
     owner = question.product or f"question {cleaning.key(question.text)}"
     asked = f"question:{mark(cleaning.key(question.text)):016x}"
@@ -76,6 +78,16 @@ def scatter(desk: Desk, question: Question, at: At) -> None:
             one = Sample(task=task, input=given, output=answer, source=at.source, entities=("product:" + owner, asked))
             desk.offer("all", one, at.place)
             desk.stand(task, split, f"{at.domain}/{at.group}", at.place)
+
+
+def _count(desk: Desk, question: Question, task: str) -> None:
+    recipe, texts = desk.recipe, (question.text, *question.snippets)
+    if recipe.mends.clean_text:
+        desk.change(cleaning.MARKUP, sum(map(cleaning.marked, texts)), task)
+        texts = tuple(map(cleaning.clean, texts))
+    words = sum(len(text.split()) for text in texts[1:])
+    if recipe.mends.cut_documents and words > recipe.max_words:
+        desk.change(f"cut at {recipe.max_words} words", 1, task)
 
 
 def _unstated(question: Question, at: At, recipe: Recipe) -> str:

@@ -57,6 +57,8 @@ Bought = tuple[int, str, str]
 def scatter(desk: Desk, record: Review | Product, at: At) -> None:
     """Purchases and item texts, each to its product's part."""
     if isinstance(record, Product):
+        if desk.recipe.mends.clean_text:
+            desk.change(cleaning.MARKUP, sum(map(cleaning.marked, (record.title, *record.category[:2], record.brand))))
         desk.emit("texts", mark(record.id), record.id, record.title, record.category, record.brand,
                   record.old, at.place)  # fmt: skip
     elif at.domain == "HELD":
@@ -72,9 +74,13 @@ def items(desk: Desk, part: int) -> None:
     for row in desk.rows("texts", part):
         found[row[0]].append(row)
     texts = {product: item_text(sorted(rows, key=lambda row: row[4:]), desk.recipe) for product, rows in found.items()}
+    cut = sum(_shown(text, desk.recipe) != text for text in texts.values())
+    desk.change(f"cut at {desk.recipe.item_words} words", cut)
     if desk.recipe.paper:  # what 2014 alone knows was not looked for, what has no text was
         texts = {product: text for product, text in texts.items() if not all(row[4] for row in found[product])}
     bought: dict[tuple[str, str, str], int] = defaultdict(int)
+    if desk.recipe.mends.clean_text:
+        texts = {product: _shown(text, desk.recipe) for product, text in texts.items()}
     for product, user, stars, time, domain, group, source in desk.rows("buys", part):
         text = texts.get(product)
         if text is None or (not text and not desk.recipe.paper):
@@ -92,7 +98,7 @@ def items(desk: Desk, part: int) -> None:
 def item_text(rows: list[Event], recipe: Recipe) -> str:
     """Text of title, first two categories and brand; later records, and those of 2014, fill the gaps of earlier ones.
 
-    With `clean_text` what the title says already is left out: twenty candidates make a long prompt.
+    With `clean_text` what the title says already is left out: twenty candidates make a long prompt. Not yet cut.
     """
     title = next((row[1] for row in rows if row[1]), "")
     category: list[str] = next((row[2] for row in rows if row[2]), [])[:2]
@@ -104,7 +110,7 @@ def item_text(rows: list[Event], recipe: Recipe) -> str:
         return ""
     more = [cleaning.clean(text).rstrip(".") for text in (*category, brand)]
     new = [text for text in dict.fromkeys(more) if text.lower() not in name.lower()]
-    return cleaning.first_words(". ".join([name.rstrip("."), *new]), recipe.item_words)
+    return ". ".join([name.rstrip("."), *new])
 
 
 def users(desk: Desk, part: int) -> None:

@@ -58,6 +58,8 @@ def scatter(desk: Desk, product: Product, at: At) -> None:
     A title has a mark, made once: titles that read the same, case aside, are one product; in `paper` equal ones are.
     """
     title = cleaning.clean_title(product.title) if desk.recipe.mends.clean_text else product.title
+    if desk.recipe.mends.clean_text:
+        desk.change(cleaning.MARKUP, cleaning.marked(product.title))
     same = title if desk.recipe.paper else cleaning.key(title)
     own, name = mark(same), f"{at.group}\x1f{product.id}"
     desk.emit("titles", mark(name), name, title, own)

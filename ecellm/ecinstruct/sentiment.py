@@ -58,7 +58,10 @@ def scatter(desk: Desk, review: Review, at: At) -> None:
     if stars != review.rating and not recipe.paper:
         desk.drop("rating between two stars", at.split)
         return
+    if mends.clean_text:
+        desk.change(cleaning.MARKUP, cleaning.marked(review.text))
     if mends.cut_documents and words > recipe.max_words:
+        desk.change(f"cut at {recipe.max_words} words")
         text = cleaning.first_words(text, recipe.max_words)
     if recipe.paper:
         desk.offer("all", sample(at.source, text, stars, review.product, review.user, recipe), at.place)

@@ -39,6 +39,7 @@ class Built:
     task: str
     chosen: Chosen
     dropped: dict[str, int]
+    changed: dict[str, int]
     offered: int
     near: float
 
@@ -96,4 +97,5 @@ def _build(task: str, records: list[Sourced], how: Recipe, parts: int, folder: s
             dropped[step] = dropped.get(step, 0) + sum(counts.values())
     stage = family.drawn_from(desk.recipe, task)
     offered = last.facts(f"pools/{task}", family.last(desk.recipe)) or last.facts(f"pool/{task}", stage)
-    return Built(task, chosen, {step: n for step, n in dropped.items() if n}, sum(offered.values()), how.near)
+    left = {step: n for step, n in dropped.items() if n}
+    return Built(task, chosen, left, last.changes(task), sum(offered.values()), how.near)

@@ -1,8 +1,8 @@
 """The desk of one piece of work: what a builder's function reads from, and where it puts what it makes and counts.
 
 A function emits rows to tables, by a key that decides their part; offers samples to a pool of a task; drops what it
-leaves out, with the reason; and tells facts that add up over all pieces. The next stage's desk shows it all that,
-summed.
+leaves out, with the reason; counts the texts that it changed; and tells facts that add up over all pieces. The next
+stage's desk shows it all that, summed.
 """
 
 from __future__ import annotations
@@ -75,6 +75,20 @@ class Desk:
             for name in (task,) if task else self.family.tasks:
                 counts = self.drops[name].setdefault(step, {})
                 counts[split] = counts.get(split, 0) + n
+
+    def change(self, step: str, n: int = 1, task: str = "") -> None:
+        """Count texts that a step changed and kept; of one task, or of all of the family."""
+        if n:
+            for name in (task,) if task else self.family.tasks:
+                self.tell(f"changed/{name}", step, n)
+
+    def changes(self, task: str) -> Counts:
+        """What the steps of all stages changed in texts of a task, the most frequent first."""
+        found: Counts = {}
+        for stage in ("scatter", *(stage.name for stage in self.family.stages(self.recipe))):
+            for step, n in self.facts(f"changed/{task}", stage).items():
+                found[step] = found.get(step, 0) + n
+        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
     def tell(self, fact: str, key: str, n: int = 1) -> None:
         """Add to a fact that is summed over all pieces."""
