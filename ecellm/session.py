@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -83,8 +83,8 @@ def draining_nodes() -> dict[str, int]:
     return found
 
 
-def free_places(*, cpus: int, gpus: int) -> int:
-    """Workers of so many CPUs and GPUs that nodes have room for now, beside what runs there."""
+def free_places(*, cpus: int, gpus: int, labels: Mapping[str, str] | None = None) -> int:
+    """Workers of so many CPUs and GPUs that nodes of these labels have room for now, beside what runs there."""
     import ray
 
     ask: Any = getattr(getattr(ray, "_private", None), "state", None)
@@ -92,21 +92,39 @@ def free_places(*, cpus: int, gpus: int) -> int:
         return 0
     leaving = set(draining_nodes())
     places = 0
+    known = _labels() if labels else {}
     for node, free in ask.available_resources_per_node().items():
-        if node not in leaving:
+        if node not in leaving and fits(known.get(node, {}), labels or {}):
             places += _places(free, cpus, gpus)
     return places
 
 
-def staying_places(*, cpus: int, gpus: int) -> int:
-    """Workers of so many CPUs and GPUs that fit on nodes that nobody is about to take away, were these empty."""
+def fits(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Whether a node of these labels is one of a selector, in Ray's words: `a`, `!a`, `in(a, b)`, `!in(a, b)`."""
+    for key, wanted in selector.items():
+        words = wanted.removeprefix("!").strip()
+        any_of = words[3:-1].split(",") if words.startswith("in(") and words.endswith(")") else [words]
+        if (labels.get(key) in [word.strip() for word in any_of]) == wanted.startswith("!"):
+            return False
+    return True
+
+
+def _labels() -> dict[str, dict[str, str]]:
+    import ray
+
+    nodes: Any = ray.nodes  # Ray's own stubs leave it untyped
+    return {node["NodeID"]: node["Labels"] for node in nodes() if node["Alive"]}
+
+
+def staying_places(*, cpus: int, gpus: int, labels: Mapping[str, str] | None = None) -> int:
+    """Workers of so many CPUs and GPUs that fit on nodes of these labels that stay, were these empty."""
     import ray
 
     nodes: Any = ray.nodes  # Ray's own stubs leave it untyped
     leaving = set(draining_nodes())
     places = 0
     for node in nodes():
-        if node["Alive"] and node["NodeID"] not in leaving:
+        if node["Alive"] and node["NodeID"] not in leaving and fits(node["Labels"], labels or {}):
             places += _places(node["Resources"], cpus, gpus)
     return places
 

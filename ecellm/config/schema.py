@@ -168,7 +168,7 @@ class Cluster(Section):
     """Longest wait for the cluster to grant the workers, in seconds."""
     hang_timeout_s: Count = 1800
     """Longest that no worker gets on, in seconds; then the group is ended, the ranks' places told, and it starts
-    again."""
+    again. While a rank reads or writes all of its state: at least `checkpoint.timeout_s`, and 300 s more."""
     train_labels: dict[str, str] = Field(default_factory=dict)
     """Labels of the nodes that training may use; empty: any node."""
     evaluate_labels: dict[str, str] = Field(default_factory=dict)

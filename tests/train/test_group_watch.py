@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ecellm.errors import Stopped
+from ecellm.errors import ClusterError, Stopped
+from ecellm.session import fits
 from ecellm.storage.local import LocalStorage
 from ecellm.train import attempts, group
-from ecellm.train.board import CHECKPOINT, Board, Order
+from ecellm.train.board import CHECKPOINT, Board, Order, Snapshot
 from tests.train.toys import toy_run
 
 
@@ -38,7 +39,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
 def watch(here: Here, out: Path, stop: threading.Event, looks: int = 3) -> Any:
     """Watch a group that ends after so many looks."""
     left = iter(range(looks, -1, -1))
-    fitting = SimpleNamespace(ended=lambda seconds: next(left) == 0)
+    fitting = SimpleNamespace(ended=lambda seconds: next(left) == 0, selector={})
     run = toy_run(str(out))
     nothing: Any = SimpleNamespace(show=lambda snapshot: None, look=lambda: None)
     return group._watch(run, here, fitting, stop, nothing, nothing)  # type: ignore[arg-type]
@@ -95,3 +96,46 @@ def test_a_long_save_is_no_hang_until_ranks_no_longer_wait_for_it(
     still(here, 7, CHECKPOINT, seconds)
     watch(here, tmp_path, threading.Event())
     assert here.board.beat(0, 7, CHECKPOINT) is order
+
+
+def test_a_wait_for_nodes_before_a_group_is_no_silence_of_its_workers(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The board has heard of nobody since the group before; the new one has as long as any to come."""
+    import ray
+
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    clock = iter(range(0, 10_000, 150))
+    monkeypatch.setattr(group, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    here.board.begin(1, {0: "n"})
+    here.now += 900.0
+    assert watch(here, tmp_path, threading.Event(), looks=3).silent == 900.0
+    with pytest.raises(ClusterError, match="no workers for 600 s after a failure"):
+        watch(here, tmp_path, threading.Event(), looks=20)
+
+
+def test_a_chosen_group_is_begun_again_as_often_as_said(tmp_path: Path) -> None:
+    from ray.exceptions import RayActorError
+    from ray.train import ControllerError, WorkerGroupError
+
+    run = toy_run(str(tmp_path))
+    losses, lost = group.Losses(run), WorkerGroupError("died", {0: RayActorError()})
+    taken = WorkerGroupError("taken away", {0: RayActorError(preempted=True), 1: RuntimeError("closed by peer")})
+    assert run.cluster.max_failures == 3
+    told = [losses.again(error, Snapshot()) for error in (lost, taken, lost, taken, lost, taken, lost, taken)]
+    assert told == [True, True, True, True, True, True, False, True]
+    never = ControllerError(TimeoutError("no place"))
+    assert losses.again(never, Snapshot(silent=500.0))
+    assert not losses.again(never, Snapshot(silent=700.0))
+    assert not losses.again(ValueError("ours"), Snapshot())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fitting"),
+    [("spot", True), ("on-demand", False), ("!spot", False), ("!on-demand", True), ("in(a, spot)", True),
+     ("!in(a, spot)", False), ("in(a,b)", False)],
+)  # fmt: skip
+def test_labels_are_compared_in_rays_words(wanted: str, fitting: bool) -> None:
+    assert fits({"market": "spot", "other": "x"}, {"market": wanted}) is fitting
+    assert fits({}, {"market": wanted}) is wanted.startswith("!")
+    assert fits({}, {})

@@ -20,11 +20,12 @@ from ecellm.checkpoint.restore import steps
 from ecellm.config.schema import Run
 from ecellm.data.prepare import prepare
 from ecellm.errors import EcellmError, Stopped
+from ecellm.placement import MARKET
 from ecellm.session import staying_places
 from ecellm.storage.local import LocalStorage
 from ecellm.train import attempts, launch
-from ecellm.train.group import _most_workers
 from ecellm.train.launch import train
+from ecellm.train.moves import most_workers
 from tests.cluster.head import token
 from tests.data.made import make_row, make_run, put_rows
 
@@ -67,9 +68,10 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster.shutdown()
 
 
-def add(cluster: Any, number: int) -> Any:
+def add(cluster: Any, number: int, market: str = "spot") -> Any:
     return cluster.add_node(
-        num_cpus=1, node_ip_address=f"127.0.1.{number}", object_store_memory=80 << 20, include_dashboard=False
+        num_cpus=1, node_ip_address=f"127.0.1.{number}", object_store_memory=80 << 20, include_dashboard=False,
+        labels={MARKET: market},
     )  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def test_nodes_that_leave_come_and_die(
     going.until(lambda: going.saved(2 * SAVED))
     drain(nodes, nodes.places[2])
     assert staying_places(cpus=1, gpus=0) == 1  # so the next group is of one at once, not after a wait for two
-    assert _most_workers(run) == 1
+    assert most_workers(run, {}) == 1
     going.until(lambda: going.attempt(2))
     nodes.remove_node(nodes.places[2], allow_graceful=False)
     third = add(nodes, 3)
@@ -181,3 +183,30 @@ def test_nodes_that_leave_come_and_die(
     assert [line["loss"] for line in lines] == pytest.approx(wanted, rel=1e-3)
     soon = last[1] + 20
     assert [line["loss"] for line in lines[:soon]] == pytest.approx(wanted[:soon], rel=1e-5)
+
+
+def test_where_spot_nodes_went_without_a_notice_others_are_asked_for(
+    nodes: Any, prepared: Callable[[int], Run], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    add(nodes, 3, "on-demand")
+    cluster = {"workers": 1, "min_workers": 0, "train_markets": ("spot", "on-demand"), "market_wait_s": 4}
+    run = prepared(10_000)
+    run = run.model_copy(update={"cluster": run.cluster.model_copy(update=cluster)})
+    going = Going(run, monkeypatch)
+    going.until(lambda: going.saved(2 * SAVED))
+    for number in (1, 2):
+        nodes.remove_node(nodes.places[number], allow_graceful=False)
+    going.until(lambda: going.attempt(2))
+    left = [node["Labels"].get(MARKET) for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    assert left == ["on-demand"]
+    second = going.newest()
+    going.until(lambda: going.saved(second + 2 * SAVED))
+    lines = going.stopped()
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    first, again = attempts.history(going.storage)
+    assert (first["after"], again["after"]) == (0, second)
+    assert second % SAVED == 0
+    assert "no spot nodes for 4 s: asking for on-demand" in capfd.readouterr().err
