@@ -25,10 +25,14 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmBox]:
 
 
 class Metadata:
-    """A metadata service on loopback: `items` is path to text, `asked` what it was asked."""
+    """A metadata service, on loopback unless said: `items` is path to text, `asked` what it was asked.
 
-    def __init__(self) -> None:
+    Where `only` is set the items are for the machine of that address, as each machine has its own.
+    """
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.items: dict[str, str] = {}
+        self.only = ""
         self.asked: list[tuple[str, str, str]] = []
         self.token = "a-token"
         service = self
@@ -43,7 +47,7 @@ class Metadata:
                 service.asked.append(("GET", self.path, shown))
                 if shown not in (service.token, "Google"):
                     self._say(401, "")
-                elif self.path in service.items:
+                elif self.path in service.items and service.only in ("", self.client_address[0]):
                     self._say(200, service.items[self.path])
                 else:
                     self._say(404, "")
@@ -56,8 +60,8 @@ class Metadata:
             def log_message(self, *_: Any) -> None:
                 """Silence."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_port}"
+        self._server = ThreadingHTTPServer((address, 0), Handler)
+        self.host = f"{address}:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
