@@ -42,7 +42,7 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
         ClusterError: the cluster cannot be reached, a node of it cannot run this code, or a private Ray does not start.
         StorageError: OUT is not one place for all nodes of the cluster.
     """
-    address = run.cluster.address or os.environ.get("RAY_ADDRESS", "")
+    address = cluster_address(run)
     know_token() if address else _authenticate()
     # What fails in Ray's C++ side comes back as an exception; its log lines would go into this terminal.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -66,6 +66,11 @@ def ray_session(run: Run, *, cpus: int) -> Iterator[None]:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def cluster_address(run: Run) -> str:
+    """The cluster that a stage joins; empty: it starts a private Ray."""
+    return run.cluster.address or os.environ.get("RAY_ADDRESS", "")
 
 
 def draining_nodes() -> dict[str, int]:

@@ -27,6 +27,8 @@ def clean(text: str) -> str:
         text = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
+    elif "  " not in text:  # of white space, all that is left in ASCII is the space
+        return text.strip(" ")
     return " ".join(text.split())
 
 
@@ -49,6 +51,8 @@ def first_words(text: str, words: int) -> str:
 
 def mostly_english(text: str) -> bool:
     """Whether letters are Latin without accents for the most part. Crude: it stops other scripts, not German."""
+    if text.isascii():
+        return True
     letters = [c for c in text if c.isalpha()]
     return not letters or sum(c.isascii() for c in letters) >= 0.9 * len(letters)
 

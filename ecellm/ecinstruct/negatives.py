@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
 
 from ecellm.ecinstruct import cleaning
 from ecellm.ecinstruct.draws import rank, rng
@@ -56,39 +59,54 @@ def hard(
     pairs: list[Pair], known: Known, left: list[CatalogueItem], right: list[CatalogueItem], seed: int, split: str
 ) -> list[Pair]:
     """For each matched Amazon entry, the Google entry of another product that shares most title words."""
-    same = _Same(pairs)
-    words = {item.id: frozenset(cleaning.key(item.title).split()) for item in right}
-    by_id = {item.id: item for item in right}
-    holders: dict[str, list[str]] = defaultdict(list)
-    for number in sorted(by_id):
-        for word in words[number]:
-            holders[word].append(number)
+    same, titles = _Same(pairs), _Titles(right)
     drawn: dict[tuple[str, str], Pair] = {}
     for a, _ in sorted(pairs, key=lambda pair: (pair[0].id, pair[1].id)):
-        mine = frozenset(cleaning.key(a.title).split())
-        shared = Counter(number for word in mine if len(holders.get(word, ())) <= COMMON
-                         for number in holders.get(word, ()))  # fmt: skip
-        likeness: dict[float, list[str]] = defaultdict(list)
-        for number, n in shared.items():
-            likeness[n / len(mine | words[number])].append(number)
-        best = _first_free(a, likeness, by_id, known, same, seed)
-        if best is not None and (a.id, best.id) not in drawn:
-            drawn[a.id, best.id] = (a, best)
+        for best in titles.most_alike(a, seed):
+            if (a.id, best.id) not in known and not same(a, best):
+                drawn.setdefault((a.id, best.id), (a, best))
+                break
     short = len(pairs) - len(drawn)
     others = across(pairs[:short], known | set(drawn), left, right, seed, split) if short else []
     return [*drawn.values(), *(pair for pair in others if not same(*pair))]
 
 
-def _first_free(
-    a: CatalogueItem, likeness: dict[float, list[str]], by_id: dict[str, CatalogueItem], known: Known, same: _Same,
-    seed: int,
-) -> CatalogueItem | None:  # fmt: skip
-    """The most alike entry that is another product; of equals the first in drawing order."""
-    for like in sorted(likeness, reverse=True):
-        for number in sorted(likeness[like], key=lambda number: rank(seed, a.id, number)):
-            if (a.id, number) not in known and not same(a, by_id[number]):
-                return by_id[number]
-    return None
+class _Titles:
+    """The title words of a catalogue, as an inverted index."""
+
+    def __init__(self, items: Iterable[CatalogueItem]) -> None:
+        by_id = {item.id: item for item in items}
+        self._items = [by_id[number] for number in sorted(by_id)]
+        words = [_words(item) for item in self._items]
+        self._sizes = np.array([len(of) for of in words], np.int64)
+        holders: dict[str, list[int]] = defaultdict(list)
+        for place, of in enumerate(words):
+            for word in of:
+                holders[word].append(place)
+        self._holders = {word: np.array(places, np.int64) for word, places in holders.items()}
+
+    def most_alike(self, item: CatalogueItem, seed: int) -> Iterator[CatalogueItem]:
+        """Entries by the share of words that both titles have, the most alike first; of equals, by a draw.
+
+        An entry that shares none but common words is not named.
+        """
+        mine = _words(item)
+        found = [self._holders[word] for word in mine if word in self._holders]
+        rare = [places for places in found if len(places) <= COMMON]
+        if not rare:
+            return
+        shared, both = self._count(rare), self._count(found)
+        likeness = shared / (len(mine) + self._sizes - both)
+        for like in np.unique(likeness[shared > 0])[::-1].tolist():
+            equal = [self._items[place] for place in np.flatnonzero(likeness == like).tolist()]
+            yield from sorted(equal, key=lambda one: rank(seed, item.id, one.id))
+
+    def _count(self, places: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+        return np.bincount(np.concatenate(places), minlength=len(self._items))
+
+
+def _words(item: CatalogueItem) -> frozenset[str]:
+    return frozenset(cleaning.key(item.title).split())
 
 
 class _Same:

@@ -86,7 +86,7 @@ class Alike:
         from datasketch import MinHashLSH
 
         self.threshold = threshold
-        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+        self._index = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(threshold))
         self._signs: list[Any] = []
         self._groups: list[str] = []
 
@@ -108,13 +108,25 @@ class Alike:
         return sum(other.has(sign) for sign in self._signs)
 
 
+@lru_cache(maxsize=16)
+def _bands(threshold: float) -> tuple[int, int]:
+    """Bands and rows of an LSH index; to find the best for a threshold takes datasketch as long as 500 texts do."""
+    from datasketch import MinHashLSH
+
+    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    return index.b, index.r
+
+
 def signature(text: str) -> Any:
     """The MinHash of a text's shingles of words, case and punctuation aside."""
+    from datasketch import LeanMinHash
+
     words = _WORD.findall(text.casefold())[:WORDS]
     joined = [" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))]
-    made = _blank().copy()
+    made = _blank()
+    made.clear()
     made.update_batch(set(joined))
-    return made
+    return LeanMinHash(made)  # the values alone: a copy of all would cost as much as the hashing
 
 
 def _hash(text: str) -> int:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 from ecellm.evaluate.requests import Request
 
-MOST_ROWS = 512
+MOST_ROWS = 2048
 """Requests in one unit, however short."""
-UNITS_PER_WORKER = 6
-"""Units of an average worker: enough that the last ones even out, few enough that prefixes are shared."""
+PART = 0.5
+"""A unit is this part of what each worker still has before it: the first are large, so that prefixes are shared and
+few rows are decoded alone at the end of one, and the last are small, so that all workers end at once (guided
+self-scheduling: Polychronopoulos and Kuck 1987)."""
 LEAST_COST = 4_000.0
 LIKELY_ANSWER = 24
 """Tokens of an answer that has room for more, for estimates."""
@@ -44,13 +46,14 @@ def cost(request: Request) -> float:
 def units(model: str, requests: Iterable[Request], workers: int) -> list[Unit]:
     """The requests of one model in units, the most expensive first. Every request is in one of them."""
     ordered = sorted(requests, key=lambda r: (r.decoding, -_limit_class(r), r.prompt_ids, r.key))
-    share = max(LEAST_COST, sum(map(cost, ordered)) / max(1, workers) / UNITS_PER_WORKER)
+    left = sum(map(cost, ordered))
     made: list[list[Request]] = []
-    spent = 0.0
+    spent = share = 0.0
     for request in ordered:
         if not made or _kind(made[-1][0]) != _kind(request) or spent >= share or len(made[-1]) == MOST_ROWS:
             made.append([])
-            spent = 0.0
+            left, spent = left - spent, 0.0
+            share = max(LEAST_COST, PART * left / max(1, workers))
         made[-1].append(request)
         spent += cost(request)
     return sorted((Unit(model, tuple(group)) for group in made), key=lambda unit: -unit.cost)

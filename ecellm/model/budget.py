@@ -15,7 +15,7 @@ import torch
 FIRST_CPU, FIRST_GPU = 512, 4096
 MOST_CPU, MOST_GPU = 4096, 65_536
 """Tokens of one pass: where the search begins and where it ends."""
-ROWS_CPU, ROWS_GPU = 64, 512
+ROWS_CPU, ROWS_GPU = 96, 512
 """Most rows that are decoded together."""
 SHARE = 0.25
 """Part of the free memory that one process takes for keys and values, on a CPU; other processes do the same."""

@@ -1,5 +1,5 @@
-"""The shipped AWS file under Ray's real autoscaler: room is asked for as stages do, by label; nodes of the right type
-come, idle ones go. An actor stands for training; evaluation is `answer_all` with actors that echo.
+"""The shipped launcher files under Ray's real autoscaler: room is asked for as stages do, by label; nodes of the right
+type come, idle ones go. An actor stands for training; evaluation is `answer_all` with actors that echo.
 """
 
 from __future__ import annotations
@@ -24,9 +24,20 @@ def until(true: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.3)
 
 
+AWS = ("aws.yaml", "train_p4d", "eval_g5")
+GCP = ("gcp.yaml", "train_a3", "eval_g2")
+
+
+@pytest.fixture(params=[AWS, pytest.param(GCP, marks=pytest.mark.long)], ids=("aws", "gcp"))
+def shipped(request: pytest.FixtureRequest) -> tuple[str, str, str]:
+    """A launcher file, and its on-demand types for training and evaluation."""
+    found: tuple[str, str, str] = request.param
+    return found
+
+
 @pytest.fixture
-def cluster() -> Iterator[Autoscaled]:
-    with Autoscaled("aws.yaml", no_capacity=("eval_g5_spot",)) as head:
+def cluster(shipped: tuple[str, str, str]) -> Iterator[Autoscaled]:
+    with Autoscaled(shipped[0], no_capacity=(f"{shipped[2]}_spot",)) as head:
         from ecellm.session import quiet_init
 
         quiet_init(address=head.address)
@@ -38,18 +49,19 @@ def cluster() -> Iterator[Autoscaled]:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(200)
-def test_training_and_evaluation_scale_apart(cluster: Autoscaled) -> None:
+def test_training_and_evaluation_scale_apart(cluster: Autoscaled, shipped: tuple[str, str, str]) -> None:
     """Training gets nodes with a fast network; evaluation finds no spot node and is moved on; idle nodes go."""
     import ray
 
+    _, train, evaluate = shipped
     run = on(cluster.address, evaluate_markets=("spot", "on-demand"), market_wait_s=5)
     assert place(run, "train", 8) == TRAIN
-    assert cluster.happened("created") in (["train_p4d"], ["train_p4d_spot"])
+    assert cluster.happened("created") in ([train], [f"{train}_spot"])
     holder = ray.remote(num_cpus=1, num_gpus=8, label_selector=TRAIN)(Echo).remote()
     assert ray.get(holder.answer.remote([1])) == [1]
     assert place(run, "evaluate", 1) == EVALUATE | {"ray.io/market-type": "on-demand"}
-    assert cluster.happened("created")[-1] == "eval_g5"
-    assert "eval_g5_spot" in cluster.happened("refused")
+    assert cluster.happened("created")[-1] == evaluate
+    assert f"{evaluate}_spot" in cluster.happened("refused")
     assert len(evaluated(run)) == 1
     until(lambda: kinds() == ["head", "train"], 40)  # evaluation goes to zero, training keeps its own
     assert ray.get(holder.answer.remote([2])) == [2]

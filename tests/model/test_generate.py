@@ -89,6 +89,12 @@ def test_greedy_is_transformers_greedy(folder: str, generator: Generator) -> Non
         assert replies(generator, [Question(prompt=prompt, limit=12)])[0].text == cut(text, generator.separator)
 
 
+def test_linear_weights_lie_for_few_rows_and_embeddings_by_row(generator: Generator) -> None:
+    layer = generator.model.model.layers[0].mlp.up_proj.weight
+    assert layer.t().is_contiguous()
+    assert generator.model.get_input_embeddings().weight.is_contiguous()
+
+
 def test_scores_are_the_models_own_log_probabilities(folder: str, generator: Generator) -> None:
     plain = Generator(folder, Model(base="tiny"), "cpu").model
     plain.set_attn_implementation("sdpa")
@@ -132,7 +138,7 @@ def test_where_memory_runs_out_the_rest_is_asked_in_smaller_parts(folder: str, g
 
     tight.model.forward = sometimes
     assert replies(tight, questions(None)) == replies(generator, questions(None))
-    assert tight.budget.most_rows == 4
+    assert 1 <= tight.budget.most_rows <= 4
 
 
 def test_an_attention_that_is_not_served_takes_the_padded_way(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 import ecellm.errors
 from ecellm.config.schema import Run
+from ecellm.ecinstruct.flow.ahead import ahead
 from ecellm.ecinstruct.flow.here import Do, ReadPieces, ScatterPiece, Then, Work
 from ecellm.ecinstruct.flow.job import Feed
 from ecellm.errors import ClusterError, EcellmError
-from ecellm.session import ray_session
+from ecellm.session import cluster_address, ray_session
 from ecellm.sources.lines import Chunk, File, RowGroups
 from ecellm.sources.web import bare
 
@@ -33,14 +34,13 @@ FACTS = pa.schema([("number", pa.int64()), ("piece", pa.int64()), ("said", pa.st
 
 
 class Cluster:
-    """Runs work on Ray. Use as a context; Ray is there within it."""
+    """Runs work on Ray. Use as a context; Ray is there from the first `scatter` to its end."""
 
     def __init__(self, run: Run, workers: int) -> None:
         self._run, self.workers = run, workers
         self._stack = ExitStack()
 
     def __enter__(self) -> Cluster:
-        self._stack.enter_context(ray_session(self._run, cpus=self.workers))
         return self
 
     def __exit__(self, *trouble: Any) -> None:
@@ -50,9 +50,19 @@ class Cluster:
         self, feeds: Sequence[Feed], pieces: ReadPieces, do: ScatterPiece
     ) -> Iterable[tuple[int, int, dict[str, Any] | EcellmError]]:
         """(feed, piece, facts or fault) of every piece of every file, in any order."""
+        slowest_first = sorted(feeds, key=lambda feed: (not bare(feed.part.location).endswith(".gz"), feed.number))
+        # Ray begins at one end and this process at the other; a cluster that is joined is there at once.
+        with ahead([] if cluster_address(self._run) else slowest_first[::-1], pieces, do) as enough:
+            self._stack.enter_context(ray_session(self._run, cpus=self.workers))
+            for found in self._scatter(slowest_first, pieces, do):
+                enough.set()
+                yield found
+
+    def _scatter(
+        self, feeds: Sequence[Feed], pieces: ReadPieces, do: ScatterPiece
+    ) -> Iterator[tuple[int, int, dict[str, Any] | EcellmError]]:
         ray_data = _ray_data()
-        largest_first = sorted(feeds, key=lambda feed: (not bare(feed.part.location).endswith(".gz"), feed.number))
-        blocks = [pa.table({"at": [list(feeds).index(feed)]}) for feed in largest_first]
+        blocks = [pa.table({"at": [at]}) for at in range(len(feeds))]
         by_number = {feed.number: feed for feed in feeds}
         listed = tuple(feeds)
 

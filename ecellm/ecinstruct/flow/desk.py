@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +27,8 @@ FLUSH_ROWS = 40_000
 SEGMENT = 512
 """Candidates in one segment: what a reader of the drawing order holds of each bundle."""
 Counts = dict[str, int]
+_IN_ORDER = itemgetter(*range(7))
+"""Key of a candidate's row in the drawing order: all that is never None."""
 
 
 class Desk:
@@ -153,7 +156,7 @@ class Desk:
         writer = self._writer
         assert writer is not None
         for (task, pool), rows in sorted(self._offers.items()):
-            rows.sort(key=lambda row: row[:7])
+            rows.sort(key=_IN_ORDER)
             for start in range(0, len(rows), SEGMENT):
                 writer.rows(stream_name(self.family.name, task, pool), 0, rows[start : start + SEGMENT], CANDIDATES)
         for task, stands in sorted(self._order.items()):
