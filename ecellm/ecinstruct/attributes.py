@@ -42,7 +42,8 @@ OUTSIDE = "held-out attribute outside the test part"
 def scatter(desk: Desk, record: Attributed, at: At) -> None:
     """One record, to its product's part; in `paper` it is ready to be drawn."""
     one = sample("AVE", at.source, record, desk.recipe)
-    if desk.recipe.mends.clean_text:
+    if desk.recipe.mends.clean_text and desk.memo.get("texts") != record.paragraphs:  # a product's records follow
+        desk.memo["texts"] = record.paragraphs
         desk.change(cleaning.MARKUP, sum(cleaning.marked(text) for text, _ in record.paragraphs))
     if desk.recipe.paper:
         split = at.split or _maves_split(record)

@@ -33,7 +33,7 @@ from ecellm.stage import fingerprint, is_complete, marker, publish
 from ecellm.storage.base import Storage, is_remote, join
 from ecellm.storage.open import open_storage
 
-VERSION = 3
+VERSION = 4
 """Raise it when a builder's output changes, so that old rows are built again."""
 FAMILIES = "families.json"
 SMALL_BYTES = 96 << 20

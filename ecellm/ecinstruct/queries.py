@@ -82,11 +82,12 @@ def _keep(desk: Desk, row: tuple[Any, ...]) -> None:
             return
         query, title = cleaning.paper_ascii(query), cleaning.paper_ascii(title)
     if desk.recipe.mends.clean_text:
-        desk.change(cleaning.MARKUP, cleaning.marked(query) + cleaning.marked(title))
+        marked = cleaning.marked(query) + cleaning.marked(title)
         query, title = cleaning.clean(query), cleaning.clean_title(title)
         if not query or not title:
             desk.drop("no query or title after cleaning", split)
             return
+        desk.change(cleaning.MARKUP, marked)
     desk.tell("splits", split)
     desk.tell("small", str(rest[0]))
     desk.emit("judged", mark(cleaning.key(query)), query, title, label, split, *rest)

@@ -58,14 +58,14 @@ def scatter(desk: Desk, product: Product, at: At) -> None:
     A title has a mark, made once: titles that read the same, case aside, are one product; in `paper` equal ones are.
     """
     title = cleaning.clean_title(product.title) if desk.recipe.mends.clean_text else product.title
-    if desk.recipe.mends.clean_text:
-        desk.change(cleaning.MARKUP, cleaning.marked(product.title))
     same = title if desk.recipe.paper else cleaning.key(title)
     own, name = mark(same), f"{at.group}\x1f{product.id}"
     desk.emit("titles", mark(name), name, title, own)
     if at.domain == "HELD":
         desk.drop("category held out by another task")
         return
+    if desk.recipe.mends.clean_text and title:
+        desk.change(cleaning.MARKUP, cleaning.marked(product.title))
     for relation, letter in RELATIONS.items():
         wide = relation != "similar" or desk.recipe.mends.each_link
         for other in getattr(product, relation) if wide else product.similar_plain:

@@ -32,6 +32,8 @@ from ecellm.model.base import placed
 from ecellm.records import Prediction
 from ecellm.tasks.registry import task
 
+LIKELY_GPUS = 8
+"""Workers that units are cut for where there will be as many as the cluster has GPUs, which grow and shrink."""
 Predictions = dict[tuple[str, str], list[Prediction]]
 """(setting, task id) -> predictions in the rows' order."""
 
@@ -71,7 +73,8 @@ def ask(
     Raises ClusterError, CheckpointError, ConfigError, StorageError, Stopped; what was answered until then is kept.
     """
     talks = questions(run, systems, groups)
-    workers = run.evaluate.workers or run.cluster.workers
+    likely = LIKELY_GPUS if run.cluster.gpus_per_worker else 1
+    workers = run.evaluate.workers or max(run.cluster.workers, likely)
     here: list[Unit] = []
     for name, talk in talks.items():
         known = read_log(answers_storage(run), log_folder(talk.voice, run))

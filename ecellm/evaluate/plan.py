@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ecellm.evaluate.requests import Request
 
-MOST_ROWS = 2048
+MOST_ROWS = 512
 """Requests in one unit, however short."""
 PART = 0.5
 """A unit is this part of what each worker still has before it: the first are large, so that prefixes are shared and

@@ -84,7 +84,7 @@ def budget_for(model: Any, *, workers: int = 1, most_tokens: int = 0, most_rows:
         free, _ = torch.cuda.mem_get_info(parameter.device)
         memory = int(free * SHARE_GPU)
     else:
-        memory = int(_free_ram() * SHARE / max(1, workers))
+        memory = int(free_ram() * SHARE / max(1, workers))
     return Budget(
         bytes_per_token=bytes_per_token(model.config, parameter.element_size()), memory=memory, gpu=gpu,
         most_tokens=most_tokens, most_rows=most_rows,
@@ -103,7 +103,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
 
 
-def _free_ram() -> int:
+def free_ram() -> int:
+    """Bytes that processes of this machine could still take."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:

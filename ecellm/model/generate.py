@@ -20,6 +20,7 @@ from ecellm.model.budget import Budget, budget_for, is_out_of_memory
 from ecellm.model.choose import Likelihood, Tokens, fan_of, likelihoods
 from ecellm.model.decode import Ask, Ending
 from ecellm.model.guide import Grammars
+from ecellm.model.layout import lay_out
 from ecellm.model.load import load_model, load_tokenizer, pick_attention, pick_dtype
 from ecellm.model.packed import Packed
 from ecellm.model.padded import Padded
@@ -76,8 +77,7 @@ class Generator:
         self.tokenizer: Any = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
         self.model: Any = load_model(folder, settings, dtype=dtype, attention=attention)
         self.model.to(place).eval()
-        if place.type == "cpu" and dtype == torch.float32:
-            _lay_out(self.model)
+        lay_out(self.model, workers)
         self.separator = separator
         self.end_ids = _end_ids(self.model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
@@ -160,18 +160,6 @@ class Generator:
 def cut(text: str, separator: str) -> str:
     """A reply up to the first recurrence of the response separator, without surrounding white space (spec C.3)."""
     return (text.split(separator, 1)[0] if separator else text).strip()
-
-
-@torch.inference_mode()
-def _lay_out(model: Any) -> None:
-    """Weights of linear layers [out, in] in memory as [in, out]: the product with few rows, which a decode step is,
-    then runs in MKL's usual kernels, and not in one for up to 23 rows that is half as fast as they. What is embedded
-    with stays as it is, since an embedding's row must lie together.
-    """
-    embedded = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and id(module.weight) not in embedded:
-            module.weight.data = module.weight.data.t().contiguous().t()
 
 
 def _decoder_of(model: Any, ending: Ending, budget: Budget, pad_id: int, attention: str) -> tuple[str, Packed | Padded]:

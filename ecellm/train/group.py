@@ -97,8 +97,9 @@ def _one_group(
     cluster = run.cluster
     chosen = cluster.train_labels or cluster.train_markets  # without them Ray Train finds its own places
     selector = place(run, "train", cluster.min_workers or cluster.workers, stop.is_set) if chosen else {}
+    before = ray.get(board.snapshot.remote()).attempt  # until workers come, the board shows the group before
     fitting = _Fit(run, board, private, selector)
-    snapshot = _watch(run, board, fitting, stop, display, probes)
+    snapshot = _watch(run, board, fitting, stop, display, probes, before)
     error = fitting.error
     if error is not None and ray.get(board.failure.remote()) is None:
         log = keep_log(run, snapshot, error)
@@ -123,12 +124,15 @@ class Losses:
 
         if not isinstance(error, TrainingFailedError):
             return False
-        if isinstance(error, WorkerGroupError) and not any(
-            getattr(one, "preempted", False) for one in error.worker_failures.values()
-        ):
+        if isinstance(error, WorkerGroupError) and not any(map(_taken, error.worker_failures.values())):
             self._lost += 1
             return self._lost <= self._run.cluster.max_failures
         return snapshot.silent <= self._run.cluster.startup_timeout_s
+
+
+def _taken(failure: BaseException) -> bool:
+    """Whether a worker went with a node that was taken away; Ray Train wraps what the worker's actor died of."""
+    return bool(getattr(getattr(failure, "health_check_failure", failure), "preempted", False))
 
 
 class _Fit:
@@ -187,8 +191,10 @@ def _trainer(run: Run, board: Any, private: str, selector: dict[str, str]) -> An
     )  # fmt: skip
 
 
-def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: Display, probes: Probes) -> Snapshot:
-    """Show progress and give orders until Ray Train ends.
+def _watch(
+    run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: Display, probes: Probes, before: int = 0
+) -> Snapshot:
+    """Show progress and give orders until Ray Train ends; `before` is the newest attempt of the groups before.
 
     Raises:
         ClusterError: no worker has been heard of for too long.
@@ -196,7 +202,7 @@ def _watch(run: Run, board: Any, fitting: _Fit, stop: threading.Event, display: 
     """
     import ray
 
-    nodes, asked, hung, began = Nodes(run, fitting.selector), False, 0, time.monotonic()
+    nodes, asked, hung, began = Nodes(run, fitting.selector, before), False, before, time.monotonic()
     while True:
         over = fitting.ended(_POLL_S)
         if stop.is_set() and not asked:

@@ -31,13 +31,14 @@ class Nodes:
 
     Args:
         labels: what nodes must have for the group to use them.
+        told: the attempt that need not move any more.
     """
 
-    def __init__(self, run: Run, labels: Mapping[str, str]) -> None:
+    def __init__(self, run: Run, labels: Mapping[str, str], told: int = 0) -> None:
         self._run, self._labels = run, labels
         self._looked = time.monotonic()
         self._open_since: float | None = None
-        self._told = 0
+        self._told = told
 
     def reason_to_move(self, snapshot: Snapshot) -> str:
         """Why the group should move; empty where it need not. Said once for each attempt."""

@@ -9,6 +9,8 @@ from tests.data.made import make_run
 
 TRAIN = {"ecellm.io/role": "train", "ecellm.io/network": "efa", "ray.io/accelerator-type": "A100"}
 EVALUATE = {"ecellm.io/role": "evaluate", "ray.io/accelerator-type": "A10G"}
+TRAIN_GCP = {"ecellm.io/role": "train", "ray.io/accelerator-type": "H100"}
+EVALUATE_GCP = {"ecellm.io/role": "evaluate", "ray.io/accelerator-type": "L4"}
 
 
 def on(address: str, **cluster: Any) -> Run:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from ecellm.errors import ClusterError
 from ecellm.placement import place, selectors
 from tests.cluster.autoscaled import Autoscaled, Echo, evaluated
-from tests.cluster.labelled import EVALUATE, TRAIN, kinds, on
+from tests.cluster.labelled import EVALUATE, EVALUATE_GCP, TRAIN, TRAIN_GCP, kinds, on
 from tests.data.made import make_run
 
 
@@ -24,20 +25,31 @@ def until(true: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.3)
 
 
-AWS = ("aws.yaml", "train_p4d", "eval_g5")
-GCP = ("gcp.yaml", "train_a3", "eval_g2")
+@dataclass(frozen=True)
+class Shipped:
+    """A launcher file, its on-demand types, and the labels that stages ask for."""
+
+    name: str
+    train: str
+    evaluate: str
+    train_labels: dict[str, str]
+    evaluate_labels: dict[str, str]
+
+
+AWS = Shipped("aws.yaml", "train_p4d", "eval_g5", TRAIN, EVALUATE)
+GCP = Shipped("gcp.yaml", "train_a3", "eval_g2", TRAIN_GCP, EVALUATE_GCP)
 
 
 @pytest.fixture(params=[AWS, pytest.param(GCP, marks=pytest.mark.long)], ids=("aws", "gcp"))
-def shipped(request: pytest.FixtureRequest) -> tuple[str, str, str]:
-    """A launcher file, and its on-demand types for training and evaluation."""
-    found: tuple[str, str, str] = request.param
+def shipped(request: pytest.FixtureRequest) -> Shipped:
+    """The file under test."""
+    found: Shipped = request.param
     return found
 
 
 @pytest.fixture
-def cluster(shipped: tuple[str, str, str]) -> Iterator[Autoscaled]:
-    with Autoscaled(shipped[0], no_capacity=(f"{shipped[2]}_spot",)) as head:
+def cluster(shipped: Shipped) -> Iterator[Autoscaled]:
+    with Autoscaled(shipped.name, no_capacity=(f"{shipped.evaluate}_spot",)) as head:
         from ecellm.session import quiet_init
 
         quiet_init(address=head.address)
@@ -49,19 +61,22 @@ def cluster(shipped: tuple[str, str, str]) -> Iterator[Autoscaled]:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(200)
-def test_training_and_evaluation_scale_apart(cluster: Autoscaled, shipped: tuple[str, str, str]) -> None:
+def test_training_and_evaluation_scale_apart(cluster: Autoscaled, shipped: Shipped) -> None:
     """Training gets nodes with a fast network; evaluation finds no spot node and is moved on; idle nodes go."""
     import ray
 
-    _, train, evaluate = shipped
-    run = on(cluster.address, evaluate_markets=("spot", "on-demand"), market_wait_s=5)
-    assert place(run, "train", 8) == TRAIN
-    assert cluster.happened("created") in ([train], [f"{train}_spot"])
-    holder = ray.remote(num_cpus=1, num_gpus=8, label_selector=TRAIN)(Echo).remote()
+    train, evaluate = shipped.train_labels, shipped.evaluate_labels
+    run = on(
+        cluster.address, train_labels=train, evaluate_labels=evaluate, evaluate_markets=("spot", "on-demand"),
+        market_wait_s=5,
+    )  # fmt: skip
+    assert place(run, "train", 8) == train
+    assert cluster.happened("created") in ([shipped.train], [f"{shipped.train}_spot"])
+    holder = ray.remote(num_cpus=1, num_gpus=8, label_selector=train)(Echo).remote()
     assert ray.get(holder.answer.remote([1])) == [1]
-    assert place(run, "evaluate", 1) == EVALUATE | {"ray.io/market-type": "on-demand"}
-    assert cluster.happened("created")[-1] == evaluate
-    assert f"{evaluate}_spot" in cluster.happened("refused")
+    assert place(run, "evaluate", 1) == evaluate | {"ray.io/market-type": "on-demand"}
+    assert cluster.happened("created")[-1] == shipped.evaluate
+    assert f"{shipped.evaluate}_spot" in cluster.happened("refused")
     assert len(evaluated(run)) == 1
     until(lambda: kinds() == ["head", "train"], 40)  # evaluation goes to zero, training keeps its own
     assert ray.get(holder.answer.remote([2])) == [2]

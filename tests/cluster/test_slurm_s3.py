@@ -50,7 +50,7 @@ def test_a_run_over_two_nodes_that_share_only_a_bucket(
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"run/{folder}")
         return [one["Key"].removeprefix("run/") for page in pages for one in page.get("Contents", ())]
 
-    job = submit(box, at / "job", "pipeline", path, "--train.max_steps=120", "--checkpoint.every=20", **server)
+    job = submit(box, at / "job", "pipeline", path, "--train.max_steps=240", "--checkpoint.every=20", **server)
     deadline = time.monotonic() + 200
     while not any(key.endswith("/COMPLETE") for key in keys("checkpoints/")):
         assert time.monotonic() < deadline, job.said()
@@ -58,11 +58,11 @@ def test_a_run_over_two_nodes_that_share_only_a_bucket(
     box.run("scancel", "--signal=USR1", job.id)
     assert job.wait(280) == ("COMPLETED", 0), job.said()
     said = job.said()
-    stopped = re.search(r"stopped after step (\d+) of 120, state saved", said)
+    stopped = re.search(r"stopped after step (\d+) of 240, state saved", said)
     assert stopped, said
     assert f"going on after step {stopped.group(1)}" in said
     lines = s3.get_object(Bucket=BUCKET, Key="run/metrics.jsonl")["Body"].read().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 121))
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 241))
     assert {json.loads(line)["workers"] for line in lines} == {2}
     assert {"model/config.json", "scores.json", "report.html"} <= set(keys())
     assert sorted(one.name for one in at.iterdir()) == ["job", "run.toml"], "nothing of the run is on a shared disk"

@@ -43,6 +43,8 @@ def test_titles_of_linked_products() -> None:
     titles = ("Tom &amp; Co", "plain", "a <i>b</i>")
     records = [product(i, title=f"{titles[i % 3]} {i}", also_buy=(f"P{i + 1}",)) for i in range(30)]
     assert _changed("PRP", records) == {cleaning.MARKUP: 20}
+    nothing = product(30, title="<br>", also_buy=("P1",))  # left out
+    assert _changed("PRP", [*records, nothing]) == {cleaning.MARKUP: 20}
 
 
 def test_items_of_histories() -> None:
@@ -59,12 +61,15 @@ def test_catalogue_entries() -> None:
 
 def test_products_with_attributes() -> None:
     records = [attributed(id=str(i), paragraphs=((f"{'&quot;' if i < 5 else ''}Mug {i}", "title"),)) for i in range(20)]
-    assert _changed("AVE", records) == {cleaning.MARKUP: 5}
+    more = [one._replace(attribute="Size", evidences=()) for one in records]  # the same text, asked once more
+    both = [one for pair in zip(records, more, strict=True) for one in pair]
+    assert _changed("AVE", both) == {cleaning.MARKUP: 5}
 
 
 def test_judged_products() -> None:
     records = [judgement(f"q{i // 8}", i, "E" if i % 2 else "I", title=f"<b>title</b> {i}") for i in range(80)]
-    assert _changed("QPR", records) == {cleaning.MARKUP: 80}
+    empty = [judgement(f"q{i}", 100 + i, "E", title="<br>") for i in range(3)]  # left out
+    assert _changed("QPR", [*records, *empty]) == {cleaning.MARKUP: 80}
 
 
 def test_questions_count_where_they_are_used() -> None:

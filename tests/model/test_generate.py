@@ -95,6 +95,11 @@ def test_linear_weights_lie_for_few_rows_and_embeddings_by_row(generator: Genera
     assert generator.model.get_input_embeddings().weight.is_contiguous()
 
 
+def test_weights_stay_where_copies_of_all_workers_are_too_much(folder: str) -> None:
+    model = Generator(folder, Model(base="tiny"), "cpu", workers=10**9).model
+    assert model.model.layers[0].mlp.up_proj.weight.is_contiguous()
+
+
 def test_scores_are_the_models_own_log_probabilities(folder: str, generator: Generator) -> None:
     plain = Generator(folder, Model(base="tiny"), "cpu").model
     plain.set_attn_implementation("sdpa")

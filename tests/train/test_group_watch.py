@@ -36,13 +36,13 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     return Here()
 
 
-def watch(here: Here, out: Path, stop: threading.Event, looks: int = 3) -> Any:
-    """Watch a group that ends after so many looks."""
+def watch(here: Here, out: Path, stop: threading.Event, looks: int = 3, before: int = 0) -> Any:
+    """Watch a group that ends after so many looks; `before` is the newest attempt of the groups before."""
     left = iter(range(looks, -1, -1))
     fitting = SimpleNamespace(ended=lambda seconds: next(left) == 0, selector={})
     run = toy_run(str(out))
     nothing: Any = SimpleNamespace(show=lambda snapshot: None, look=lambda: None)
-    return group._watch(run, here, fitting, stop, nothing, nothing)  # type: ignore[arg-type]
+    return group._watch(run, here, fitting, stop, nothing, nothing, before)  # type: ignore[arg-type]
 
 
 def still(here: Here, step: int, phase: str, seconds: float) -> None:
@@ -75,6 +75,15 @@ def test_a_hang_is_told_once_and_closes_its_attempt(
     assert capfd.readouterr().err.count("nothing got on for 1900 s") == 1
     assert here.board.beat(0, 7, "forward") is Order.ABORT
     assert attempts.history(storage)[0]["reason"].startswith("nothing got on for 1900 s")
+
+
+def test_a_group_that_is_gone_hangs_no_more(here: Here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nodes were looked for all the while; what the board shows is the group before."""
+    here.board.begin(attempts.begin(LocalStorage(str(tmp_path))), {0: "n"})
+    still(here, 7, "forward", 1900.0)
+    watch(here, tmp_path, threading.Event(), before=1)
+    assert "nothing got on" not in capfd.readouterr().err
+    assert here.board.beat(0, 7, "forward") is Order.GO
 
 
 def test_a_stop_that_meets_a_hang_is_given_to_the_next_group(here: Here, tmp_path: Path) -> None:
@@ -117,10 +126,12 @@ def test_a_wait_for_nodes_before_a_group_is_no_silence_of_its_workers(
 def test_a_chosen_group_is_begun_again_as_often_as_said(tmp_path: Path) -> None:
     from ray.exceptions import RayActorError
     from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
     run = toy_run(str(tmp_path))
     losses, lost = group.Losses(run), WorkerGroupError("died", {0: RayActorError()})
-    taken = WorkerGroupError("taken away", {0: RayActorError(preempted=True), 1: RuntimeError("closed by peer")})
+    gone = WorkerHealthCheckFailedError("gone", failure=RayActorError(preempted=True))
+    taken = WorkerGroupError("taken away", {0: gone, 1: RuntimeError("closed by peer")})
     assert run.cluster.max_failures == 3
     told = [losses.again(error, Snapshot()) for error in (lost, taken, lost, taken, lost, taken, lost, taken)]
     assert told == [True, True, True, True, True, True, False, True]

@@ -191,6 +191,7 @@ def test_where_spot_nodes_went_without_a_notice_others_are_asked_for(
     import ray
 
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "4")  # as the run would, for this test alone
     add(nodes, 3, "on-demand")
     cluster = {"workers": 1, "min_workers": 0, "train_markets": ("spot", "on-demand"), "market_wait_s": 4}
     run = prepared(10_000)

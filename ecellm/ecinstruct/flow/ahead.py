@@ -12,6 +12,10 @@ from contextlib import contextmanager
 
 from ecellm.ecinstruct.flow.here import ReadPieces, ScatterPiece
 from ecellm.ecinstruct.flow.job import Feed
+from ecellm.sources.lines import File
+
+GIVEN_UP_S = 30.0
+"""Longest wait for the piece that the thread is in, in seconds; a worker does it again, to the same bytes."""
 
 
 @contextmanager
@@ -24,7 +28,7 @@ def ahead(feeds: Sequence[Feed], pieces: ReadPieces, do: ScatterPiece) -> Iterat
         yield enough
     finally:
         enough.set()
-        thread.join()
+        thread.join(GIVEN_UP_S)
 
 
 def _scatter(feeds: Sequence[Feed], pieces: ReadPieces, do: ScatterPiece, enough: threading.Event) -> None:
@@ -33,6 +37,7 @@ def _scatter(feeds: Sequence[Feed], pieces: ReadPieces, do: ScatterPiece, enough
             for number, place in enumerate(pieces(feed)):
                 if enough.is_set():
                     return
-                do(feed, number, place)
+                if not isinstance(place, File):  # that may take minutes, and cannot be shared
+                    do(feed, number, place)
         except Exception:  # a worker comes to the same piece, and tells
             continue
