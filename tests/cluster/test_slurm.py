@@ -291,7 +291,7 @@ def test_term_to_the_batch_shell_saves_and_is_not_requeued(box: SlurmBox, tmp_pa
 
 @pytest.mark.long
 @pytest.mark.heavy
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_run_over_two_nodes_is_stopped_requeued_and_ends_whole(box: SlurmBox, tmp_path: Path) -> None:
     at = box.folder / tmp_path.name
     out = at / "out"
@@ -302,7 +302,7 @@ def test_a_run_over_two_nodes_is_stopped_requeued_and_ends_whole(box: SlurmBox, 
         time.sleep(0.2)
     # To the steps and not to the batch shell: Ray's own processes get it too, and must not die of it.
     box.run("scancel", "--signal=USR1", job.id)
-    assert job.wait(200) == ("COMPLETED", 0), job.said()
+    assert job.wait(350) == ("COMPLETED", 0), job.said()
     said = job.said()
     assert job.restarts() == 1
     assert said.count("2 nodes, 2 CPUs") == 2, "one worker on each node"

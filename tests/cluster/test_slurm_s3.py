@@ -39,7 +39,7 @@ def server(box: SlurmBox, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
 
 @pytest.mark.long
 @pytest.mark.heavy
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(800)
 def test_a_run_over_two_nodes_that_share_only_a_bucket(
     box: SlurmBox, server: dict[str, str], tmp_path: Path
 ) -> None:  # fmt: skip
@@ -56,7 +56,7 @@ def test_a_run_over_two_nodes_that_share_only_a_bucket(
         assert time.monotonic() < deadline, job.said()
         time.sleep(0.5)
     box.run("scancel", "--signal=USR1", job.id)
-    assert job.wait(280) == ("COMPLETED", 0), job.said()
+    assert job.wait(450) == ("COMPLETED", 0), job.said()
     said = job.said()
     stopped = re.search(r"stopped after step (\d+) of 240, state saved", said)
     assert stopped, said

@@ -26,7 +26,7 @@ print(urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, t
 
 @pytest.mark.long
 @pytest.mark.heavy
-@pytest.mark.timeout(700)
+@pytest.mark.timeout(800)
 def test_the_clouds_notice_to_one_node_moves_the_run_to_the_other(box: SlurmBox, tmp_path: Path) -> None:
     at = box.folder / tmp_path.name
     out, logs = at / "out", at / "job/logs"
@@ -60,7 +60,7 @@ def test_the_clouds_notice_to_one_node_moves_the_run_to_the_other(box: SlurmBox,
         goes = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=120)
         cloud.only = box.address("n2")
         cloud.items[ACTION] = f'{{"action": "terminate", "time": "{goes:%Y-%m-%dT%H:%M:%SZ}"}}'
-        assert job.wait(250) == ("COMPLETED", 0), job.said()
+        assert job.wait(400) == ("COMPLETED", 0), job.said()
     finally:
         cloud.close()
     said = job.said()
